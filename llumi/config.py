@@ -1,0 +1,328 @@
+"""The typed form of `ray_config.yaml`: one frozen tree, every default beside its field.
+
+`load_config` reads the file, applies `--set a.b=c` overrides and checks the whole tree. An error names the dotted path,
+the value, and what would be right. Secrets are not here: the store's credentials come from `AWS_ACCESS_KEY_ID` and
+`AWS_SECRET_ACCESS_KEY`, the key of the pseudonyms from `LLUMI_PRIVACY_KEY` or `privacy.key_file`.
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from llumi.errors import ConfigError
+from llumi.prompts import Role
+
+Stage = Literal["sft", "dpo1"]
+DEFAULT_FILE = Path("ray_config.yaml")
+
+
+class Section(BaseModel):
+    """A branch of the tree: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StorageConfig(Section):
+    """Where artifacts live: a local folder, or `s3://bucket/prefix` on any S3 endpoint."""
+
+    uri: str = Field("llumi-data", min_length=1)
+    endpoint_url: str | None = None
+    region: str = "us-east-1"
+
+
+class RayConfig(Section):
+    """Which cluster to use: its address, "auto" for the one this machine belongs to, or null for a local one."""
+
+    address: str | None = None
+    num_cpus: int | None = Field(None, ge=1)
+
+
+class PrivacyConfig(Section):
+    """The key that turns identifiers into pseudonyms; made on first use, kept apart from every artifact."""
+
+    key_file: Path = Path("~/.config/llumi/privacy.key")
+
+
+class CorpusConfig(Section):
+    """The dumps: `NAME_submissions` and `NAME_comments`, plain or .zst, in a folder, a glob or a prefix on S3."""
+
+    uri: str = Field("llumi-data/sample", min_length=1)
+    communities: tuple[str, ...] = ()
+    truncated: Literal["refuse", "keep"] = "refuse"
+    min_characters: int = Field(1, ge=1)
+    max_characters: int = Field(40_000, ge=1)  # the longest text that Reddit takes
+    bots: tuple[str, ...] = ("AutoModerator",)
+
+    @model_validator(mode="after")
+    def _lengths_in_order(self) -> Self:
+        if self.min_characters > self.max_characters:
+            raise ValueError(f"min_characters {self.min_characters} is above max_characters {self.max_characters}")
+        return self
+
+
+class MarginConfig(Section):
+    """Preset `margin`: a reply endorsed at least `min_gap` above another reply to the same post."""
+
+    min_gap: int = Field(2, ge=1)
+
+
+class PaperConfig(Section):
+    """Preset `paper` (arXiv 2605.30273): chosen from the top, rejected from the bottom of a community's scores."""
+
+    chosen_top: float = Field(0.02, gt=0, lt=1)
+    rejected_bottom: float = Field(0.15, gt=0, lt=1)
+    min_gap: int = Field(15, ge=1)
+
+    @model_validator(mode="after")
+    def _no_overlap(self) -> Self:
+        if self.chosen_top + self.rejected_bottom > 1:
+            raise ValueError(
+                f"chosen_top {self.chosen_top} and rejected_bottom {self.rejected_bottom} overlap; their sum must be at most 1"
+            )
+        return self
+
+
+class PairsConfig(Section):
+    """Which reply is chosen over which, how many pairs a post may give, and what is held out."""
+
+    name: str = Field("default", pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    preset: Literal["margin", "paper"] = "margin"
+    margin: MarginConfig = MarginConfig()
+    paper: PaperConfig = PaperConfig()
+    max_pairs_per_post: int = Field(4, ge=1)
+    sft_replies_per_post: int = Field(1, ge=1)
+    sft_min_score: int = 2
+    test_fraction: float = Field(0.1, gt=0, lt=1)
+    num_buckets: int = Field(8, ge=1, le=4096)
+
+
+class LoraConfig(Section):
+    """Low-rank adapters (arXiv 2106.09685), trained in place of the whole model and merged before publishing."""
+
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+
+class StageConfig(Section):
+    """How long and how fast one stage learns; `max_steps` -1 means whole epochs."""
+
+    epochs: float = Field(1.0, gt=0)
+    max_steps: int = Field(-1, ge=-1)
+    learning_rate: float = Field(gt=0)
+    batch_size_per_worker: int = Field(2, ge=1)
+    gradient_accumulation_steps: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _some_steps(self) -> Self:
+        if self.max_steps == 0:
+            raise ValueError("max_steps 0 trains nothing; give a positive number, or -1 for whole epochs")
+        return self
+
+
+class SftStageConfig(StageConfig):
+    """Supervised fine-tuning on endorsed replies."""
+
+    learning_rate: float = Field(2e-4, gt=0)
+
+
+class DpoStageConfig(StageConfig):
+    """A preference stage; `beta` weighs the distance to the reference model (arXiv 2305.18290, eq. 7)."""
+
+    learning_rate: float = Field(5e-5, gt=0)
+    beta: float = Field(0.1, gt=0)
+
+
+class TrainConfig(Section):
+    """Training on Ray Train with DeepSpeed ZeRO and TRL; `trl` and `deepspeed` pass the libraries' own keys through."""
+
+    base: str = "smollm2-135m-instruct"
+    method: Literal["lora", "full"] = "lora"
+    lora: LoraConfig = LoraConfig()
+    num_workers: int = Field(2, ge=1)
+    use_gpu: bool = False
+    cpus_per_worker: int = Field(1, ge=1)
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    max_length: int = Field(512, ge=16)
+    max_eval_examples: int = Field(256, ge=0)
+    seed: int = Field(17, ge=0)
+    logging_steps: int = Field(1, ge=1)
+    checkpoint_steps: int = Field(50, ge=1)
+    checkpoints_kept: int = Field(2, ge=1)
+    max_failures: int = Field(2, ge=0)
+    sft: SftStageConfig = SftStageConfig()
+    dpo1: DpoStageConfig = DpoStageConfig()
+    trl: dict[str, Any] = {}
+    deepspeed: dict[str, Any] = {}
+
+    def stage(self, stage: Stage) -> StageConfig:
+        """The section of one stage."""
+        return self.sft if stage == "sft" else self.dpo1
+
+
+class EngineConfig(Section):
+    """What runs the model: `hf` anywhere, `vllm` on GPUs, `echo` to try the service without one."""
+
+    kind: Literal["hf", "vllm", "echo"] = "hf"
+    max_batch_size: int = Field(16, ge=1)
+    max_wait_seconds: float = Field(0.01, ge=0)
+    num_gpus: float = Field(0, ge=0)
+    num_cpus: float = Field(1, gt=0)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    vllm: dict[str, Any] = {}
+
+
+class GenerateConfig(Section):
+    """Bulk generation over the held-out posts; `max_posts` null takes them all."""
+
+    engine: EngineConfig = EngineConfig()
+    num_actors: int = Field(1, ge=1)
+    max_posts: int | None = Field(None, ge=1)
+    max_new_tokens: int = Field(200, ge=1)
+    temperature: float = Field(0.7, ge=0)
+    top_p: float = Field(0.95, gt=0, le=1)
+    seed: int = Field(17, ge=0)
+
+
+class EvaluateConfig(Section):
+    """The comparison of human replies and models, paired by post, and the report that shows it."""
+
+    name: str = Field("default", pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    num_bootstrap: int = Field(2000, ge=100)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    seed: int = Field(17, ge=0)
+
+
+class RoleConfig(Section):
+    """One served model and how it scales; null serves the newest stage that stands (dpo1, else sft, else base)."""
+
+    model: str | None = None
+    min_replicas: int = Field(1, ge=1)
+    max_replicas: int = Field(1, ge=1)
+    target_ongoing_requests: float = Field(8, gt=0)
+    max_ongoing_requests: int = Field(32, ge=1)
+
+    @model_validator(mode="after")
+    def _replicas_in_order(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
+        return self
+
+
+class ServeConfig(Section):
+    """GM and IM behind one router; they scale and fail apart."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+    engine: EngineConfig = EngineConfig()
+    gm: RoleConfig = RoleConfig()
+    im: RoleConfig = RoleConfig()
+    max_new_tokens: int = Field(300, ge=1)
+    temperature: float = Field(0.7, ge=0)
+    top_p: float = Field(0.95, gt=0, le=1)
+    timeout_seconds: float = Field(120, gt=0)
+
+    def role(self, role: Role) -> RoleConfig:
+        """The section of one role."""
+        return self.gm if role == "gm" else self.im
+
+
+class Config(Section):
+    """One deployment of LLUMI."""
+
+    storage: StorageConfig = StorageConfig()
+    ray: RayConfig = RayConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
+    corpus: CorpusConfig = CorpusConfig()
+    pairs: PairsConfig = PairsConfig()
+    train: TrainConfig = TrainConfig()
+    generate: GenerateConfig = GenerateConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    serve: ServeConfig = ServeConfig()
+
+
+def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read `path` (default: `ray_config.yaml` where it stands, else the defaults) and apply `a.b=value` overrides.
+
+    Raises ConfigError with one line that names the dotted key, its value, and what would be right.
+    """
+    tree = _read_yaml(path)
+    for override in overrides:
+        _apply_override(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(error))) from None
+
+
+def _read_yaml(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        if not DEFAULT_FILE.exists():
+            return {}
+        path = DEFAULT_FILE
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a YAML file with --config") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or "not UTF-8"
+        raise ConfigError(f"{where}: not valid YAML ({problem})") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: holds a {type(tree).__name__}; a mapping of sections is expected (corpus:, pairs:, ...)")
+    return tree
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    keys = dotted.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"--set {override}: not of the form a.b=value, such as --set pairs.margin.min_gap=3")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    for key in keys[:-1]:
+        branch = tree.setdefault(key, {})
+        if branch is None:
+            branch = tree[key] = {}
+        if not isinstance(branch, dict):
+            raise ConfigError(f"--set {override}: {key} is a value, not a section")
+        tree = branch
+    tree[keys[-1]] = value
+
+
+def _explain(error: ValidationError) -> Iterable[str]:
+    for problem in error.errors():
+        path = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            yield f"{path}: no such key{_nearest(problem['loc'])}"
+        elif problem["type"] == "missing":
+            yield f"{path}: missing; it has no default"
+        elif problem["type"] == "value_error":
+            yield f"{path}: {problem['ctx']['error']}" if path else str(problem["ctx"]["error"])
+        else:
+            expected = problem["msg"].removeprefix("Input should be ").removeprefix("Value should be ")
+            yield f"{path}: {problem['input']!r} is not right; it should be {expected}"
+
+
+def _nearest(location: tuple[int | str, ...]) -> str:
+    """The key that was probably meant, or the keys that there are."""
+    section: type[BaseModel] = Config
+    for part in location[:-1]:
+        annotation = section.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return ""
+        section = annotation
+    known = list(section.model_fields)
+    near = difflib.get_close_matches(str(location[-1]), known, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"

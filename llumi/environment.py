@@ -1,0 +1,48 @@
+"""The environment in which every process of LLUMI runs: no telemetry, no hub, an S3 client that MinIO understands.
+
+Applied when `llumi` is imported, before any library that reads these variables, and handed to the workers of a
+cluster through Ray's runtime environment. A variable that the operator has set wins.
+"""
+
+import os
+
+OUTBOUND_OFF = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray reports even that its reports are off, where a cluster was started with `ray start`; to a closed port, then.
+    "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "TRL_DISABLE_TELEMETRY": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_DO_NOT_TRACK": "1",
+    "DO_NOT_TRACK": "1",
+    "WANDB_MODE": "disabled",
+}
+"""Every switch that keeps Ray, Hugging Face, TRL and vLLM from speaking to anyone outside."""
+
+QUIET = {
+    # MinIO answers HTTP 411 to the trailing checksums that newer S3 clients add; read once, when pyarrow's S3 starts.
+    "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+    # Without it pyarrow asks the cloud's metadata address for credentials that are not there.
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    # How soon Ray Train notices that its ranks are done, or that one died; its default of 2 s is waited for twice a run.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # A task that asks for no GPU keeps the CUDA_VISIBLE_DEVICES of its node.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""What the libraries need to behave alike on every node."""
+
+
+def apply() -> None:
+    """Set what is not set yet in this process, which its children inherit."""
+    for name, value in worker_environment().items():
+        os.environ.setdefault(name, value)
+
+
+def worker_environment() -> dict[str, str]:
+    """The variables for a worker on another node, for Ray's `runtime_env={"env_vars": ...}`."""
+    return OUTBOUND_OFF | QUIET

@@ -1,0 +1,82 @@
+"""The cluster that a command works on: the one it is told of, or a small one of its own on loopback."""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+
+import ray
+import ray.data
+
+from llumi.config import RayConfig
+from llumi.environment import worker_environment
+from llumi.errors import ConfigError
+
+LOCAL_MIN_CPUS = 4
+"""Logical CPUs of a local cluster at least: two served models, their router and a proxy must fit on two cores."""
+
+LOCAL_OBJECT_STORE_BYTES = 2**30
+
+LOOPBACK = "127.0.0.2" if sys.platform == "linux" else None
+"""The address of a local cluster: on Linux Ray would replace 127.0.0.1 by one that the network reaches."""
+
+_DEAD_END = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9") | {"no_proxy": "127.0.0.1,127.0.0.2,localhost"}
+"""Ray's head asks the metadata address of three clouds where it is, even with usage reports off; here it asks a closed port."""
+
+_CHATTY = ("ray.data", "ray.serve", "ray._private.authentication.authentication_token_setup")
+"""Loggers whose plans, addresses and advice are for those who debug Ray; LLUMI shows its own progress."""
+
+
+@contextlib.contextmanager
+def ray_session(config: RayConfig) -> Iterator[None]:
+    """Connect to the cluster of `config` (or of RAY_ADDRESS, as under `ray job submit`), else start a local one.
+
+    A local cluster listens on loopback only and ends with the session. Raises ConfigError where no cluster answers.
+    """
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    if address:
+        try:
+            ray.init(address=address, runtime_env={"env_vars": worker_environment()}, configure_logging=False)
+        except ConnectionError:
+            raise ConfigError(f"ray.address: no Ray cluster answers at {address}; start one, or leave it out") from None
+    else:
+        _start_local(config)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start_local(config: RayConfig) -> None:
+    own = {name: os.environ.get(name, "") for name in _DEAD_END}
+    with _environment(_DEAD_END):
+        ray.init(
+            address="local",
+            num_cpus=config.num_cpus or max(LOCAL_MIN_CPUS, os.cpu_count() or 1),
+            object_store_memory=LOCAL_OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            configure_logging=False,
+            log_to_driver=False,
+            # The workers keep the operator's own way to the store; gloo's ranks meet on loopback.
+            runtime_env={"env_vars": own | ({"GLOO_SOCKET_IFNAME": "lo"} if LOOPBACK else {})},
+            _node_ip_address=LOOPBACK,
+        )
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set `variables` for the processes that are started within."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
