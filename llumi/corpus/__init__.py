@@ -1,0 +1,1 @@
+"""Dumps of online communities: found, read, cleaned, and stripped of everything that names a person."""

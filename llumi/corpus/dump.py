@@ -1,0 +1,255 @@
+"""The files of a corpus: which they are, whether they are what they claim, and their lines in chunks of bounded size."""
+
+import contextlib
+import hashlib
+import os
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+import pyarrow.fs as pafs
+import zstandard
+
+from llumi.config import Config
+from llumi.corpus.clean import Kind
+from llumi.errors import CorpusError, StoreError
+from llumi.storage import digest, open_s3
+
+MAX_WINDOW_BYTES = 2**31
+"""Published dumps are compressed with zstd's longest window; readers must allow it by name."""
+
+CHUNK_BYTES = 16 * 2**20
+MAX_LINE_BYTES = 64 * 2**20
+_READ_BYTES = 32 * 2**10  # compressed; small, since it may unfold to thousands of times its size
+_BUFFER_BYTES = 4 * 2**20
+_END_BYTES = 64
+_EXPECTED = "expected NAME_submissions and NAME_comments (or RS_* and RC_*), plain or .zst"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_ZSTD_SKIPPABLE = b"\x2a\x4d\x18"  # after a byte 0x50 to 0x5f
+_DUMP_NAME = re.compile(
+    r"(?:(?P<name>.+)_(?P<side>submissions|comments)|(?P<monthly>RS|RC)_.+?)(?:\.(?:ndjson|jsonl|json))?(?:\.zst)?"
+)
+_WILDCARD = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """One file of a corpus. `uri` is its name for people, `path` that for the filesystem."""
+
+    uri: str
+    path: str
+    kind: Kind
+    num_bytes: int
+    modified_ns: int
+    is_compressed: bool
+
+    @property
+    def name(self) -> str:
+        """The file's name without its folder."""
+        return PurePosixPath(self.path).name
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Whole lines of a dump, and on the last one how the file ended.
+
+    `num_source_bytes` is how far the file was read for it, compressed; `sha256` (of the file as it lies there) is
+    empty before the last chunk.
+    """
+
+    index: int
+    data: bytes
+    num_source_bytes: int
+    is_last: bool = False
+    is_truncated: bool = False
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The dumps below one URI, in the order of their names."""
+
+    uri: str
+    filesystem: pafs.FileSystem
+    dumps: tuple[Dump, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """As the files lie there, compressed."""
+        return sum(dump.num_bytes for dump in self.dumps)
+
+    @property
+    def state(self) -> str:
+        """What tells before the reading whether the corpus has changed: a hash of its files' names, sizes and times."""
+        return digest([(dump.name, dump.num_bytes, dump.modified_ns) for dump in self.dumps])
+
+    def require_both_kinds(self) -> None:
+        """Raise CorpusError where there are posts without comments, or comments without posts."""
+        kinds = {dump.kind for dump in self.dumps}
+        if kinds != {"posts", "comments"}:
+            there, missing = ("posts", "comments") if "posts" in kinds else ("comments", "posts")
+            wanted = "NAME_comments or RC_*" if missing == "comments" else "NAME_submissions or RS_*"
+            raise CorpusError(f"{self.uri}: holds {there} ({self.dumps[0].name}) but no {missing}; add {wanted} beside them")
+
+
+def open_corpus(config: Config) -> Corpus:
+    """Find the dumps that `corpus.uri` names: a folder, a glob, one file (with its counterpart), or a prefix on S3.
+
+    Raises CorpusError where there are none, or where a file is not what its name says.
+    """
+    uri = config.corpus.uri
+    filesystem, root = _filesystem(config)
+    try:
+        infos = _listing(filesystem, root)
+    except (FileNotFoundError, NotADirectoryError):
+        raise CorpusError(f"{uri}: no such folder or file; {_EXPECTED}") from None
+    except OSError as error:
+        raise StoreError(f"{uri}: cannot be listed ({str(error).splitlines()[0][:200]})") from None
+    scheme = "s3://" if uri.startswith("s3://") else ""
+    dumps = [_inspect(filesystem, info, scheme) for info in infos if info.is_file and _DUMP_NAME.fullmatch(info.base_name)]
+    if not dumps:
+        there = f"{len(infos)} entries of other names" if infos else "nothing at all"
+        raise CorpusError(f"{uri}: holds no dump but {there}; {_EXPECTED}")
+    return Corpus(uri, filesystem, tuple(sorted(dumps, key=lambda dump: dump.path)))
+
+
+def iter_chunks(filesystem: pafs.FileSystem, dump: Dump, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Chunk]:
+    """The dump's lines in chunks of about `chunk_bytes`; the last chunk says how the file ended, and may be empty.
+
+    A file that is cut off or damaged gives every whole line before that place. Raises CorpusError for a file that
+    cannot be read at all, or has no lines.
+    """
+    with _readable(dump.uri), filesystem.open_input_stream(dump.path, compression=None, buffer_size=_BUFFER_BYTES) as stream:
+        source = _Source(stream)
+        text = _decompressed(source) if dump.is_compressed else _plain(source)
+        index, start, size = 0, 0, 0
+        pending: list[bytes] = []
+        for block in text:
+            pending.append(block)
+            size += len(block)
+            if size < chunk_bytes:
+                continue
+            lines, newline, rest = b"".join(pending).rpartition(b"\n")
+            if newline:
+                yield Chunk(index, lines, source.num_bytes - start)
+                index, start = index + 1, source.num_bytes
+            elif size > MAX_LINE_BYTES:
+                raise CorpusError(f"{dump.uri}: no line break within {size >> 20} MiB; expected one JSON record per line")
+            pending, size = [rest], len(rest)
+        data = b"".join(pending)
+        if source.is_cut:
+            data = data.rpartition(b"\n")[0]
+        yield Chunk(index, data, source.num_bytes - start, is_last=True, is_truncated=source.is_cut, sha256=source.sha256)
+
+
+class _Source:
+    """The bytes of a file as they lie there, counted and hashed on the way; `is_cut` is known once all are read."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._sha256 = hashlib.sha256()
+        self.num_bytes = 0
+        self.is_cut = False
+
+    def blocks(self, size: int) -> Iterator[bytes]:
+        """What is left of the file, in blocks of `size`."""
+        while block := self._stream.read(size):
+            self._sha256.update(block)
+            self.num_bytes += len(block)
+            yield block
+
+    @property
+    def sha256(self) -> str:
+        """Of what was read so far."""
+        return self._sha256.hexdigest()
+
+
+def _decompressed(source: _Source) -> Iterator[bytes]:
+    """The text of all frames.
+
+    Frame by frame, because a stream reader takes the end of a cut file for the end of the text.
+    """
+    decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
+    frame, blocks = None, source.blocks(_READ_BYTES)
+    for block in blocks:
+        rest = block
+        while rest:
+            frame = frame or decompressor.decompressobj()
+            try:
+                text = frame.decompress(rest)
+            except zstandard.ZstdError:
+                deque(blocks, maxlen=0)  # what follows the damage is read for its hash alone
+                break
+            if text:
+                yield text
+            rest = frame.unused_data
+            if frame.eof:
+                frame = None
+    source.is_cut = frame is not None
+
+
+def _plain(source: _Source) -> Iterator[bytes]:
+    """The text as it lies there; an open last record is all that tells of a plain file that it was cut."""
+    end = b""
+    for block in source.blocks(_BUFFER_BYTES):
+        yield block
+        end = block[-_END_BYTES:]
+    source.is_cut = bool(end.strip()) and not end.endswith(b"\n") and not end.rstrip().endswith(b"}")
+
+
+def _filesystem(config: Config) -> tuple[pafs.FileSystem, str]:
+    uri = config.corpus.uri
+    if uri.startswith("s3://"):
+        return open_s3(config.storage.model_copy(update={"uri": uri})), uri.removeprefix("s3://").strip("/")
+    return pafs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
+
+
+def _listing(filesystem: pafs.FileSystem, root: str) -> list[pafs.FileInfo]:
+    """The entries that a folder, a glob or a file stands for, hidden ones left out."""
+    if _WILDCARD.search(root):
+        parts = PurePosixPath(root).parts
+        fixed = next(number for number, part in enumerate(parts) if _WILDCARD.search(part))
+        infos = _entries(filesystem, str(PurePosixPath(*parts[:fixed])))
+        return [info for info in infos if PurePosixPath(info.path).match(root)]
+    info = filesystem.get_file_info(root)
+    if not info.is_file:
+        return _entries(filesystem, root)
+    wanted = _both_names(info.base_name)
+    return [entry for entry in _entries(filesystem, str(PurePosixPath(root).parent)) if _both_names(entry.base_name) == wanted]
+
+
+def _entries(filesystem: pafs.FileSystem, folder: str) -> list[pafs.FileInfo]:
+    infos = filesystem.get_file_info(pafs.FileSelector(folder, recursive=True))
+    below = len(PurePosixPath(folder).parts)
+    return [info for info in infos if not any(part.startswith(".") for part in PurePosixPath(info.path).parts[below:])]
+
+
+def _both_names(name: str) -> str:
+    """What a submissions file and its comments file have in common."""
+    return re.sub(r"_(submissions|comments)|^(RS|RC)(?=_)", "", name.removesuffix(".zst"))
+
+
+def _inspect(filesystem: pafs.FileSystem, info: pafs.FileInfo, scheme: str) -> Dump:
+    """The entry as a dump, once its first bytes agree with its name."""
+    uri = f"{scheme}{info.path}"
+    with _readable(uri), filesystem.open_input_stream(info.path, compression=None) as stream:
+        magic = stream.read(4)
+    is_zstd = magic == _ZSTD_MAGIC or (magic[1:] == _ZSTD_SKIPPABLE and magic[0] >> 4 == 5)
+    if info.base_name.endswith(".zst") and not is_zstd:
+        problem = "begins with other bytes than zstd does" if magic else "is empty, 0 bytes long"
+        raise CorpusError(f"{uri}: not a zstd file ({problem}); fetch it again, or drop .zst from the name of plain text")
+    match = _DUMP_NAME.fullmatch(info.base_name)
+    is_posts = match is not None and (match["side"] == "submissions" or match["monthly"] == "RS")
+    return Dump(uri, info.path, "posts" if is_posts else "comments", info.size, info.mtime_ns or 0, is_zstd)
+
+
+@contextlib.contextmanager
+def _readable(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        problem = os.strerror(error.errno) if error.errno else str(error).splitlines()[0][:200]
+        raise CorpusError(f"{uri}: cannot be read ({problem}); check that it is there and that this user may read it") from None
