@@ -1,0 +1,1 @@
+"""From cleaned posts and replies to what the models learn from."""
