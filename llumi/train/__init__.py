@@ -1,0 +1,1 @@
+"""Training: pairs -> SFT -> DPO with TRL and DeepSpeed on Ray Train, published as a merged model."""

@@ -1,0 +1,138 @@
+"""One rank of a training run: what Ray Train starts once per CPU or GPU share.
+
+The heavy libraries are imported inside, because the driver imports this module too.
+"""
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from llumi.config import TrainConfig
+from llumi.errors import LlumiError, PairsError, TrainError
+from llumi.models import check_model_folder
+from llumi.storage import Storage
+from llumi.train.assignment import Assignment, Materials
+from llumi.train.checkpoint import last_checkpoint, run_name
+from llumi.train.columns import encode
+
+_CHATTY = ("DeepSpeed", "accelerate", "datasets", "peft", "torch", "transformers", "trl")
+
+
+def run_rank(loop: dict[str, Any]) -> None:
+    """Train as one rank; rank 0 publishes the model.
+
+    `loop` holds the `assignment`, and the `board` on which rank 0 writes how far it is. Errors of ours end the run;
+    any other error, or a rank that dies, lets Ray Train start the ranks again from the last checkpoint.
+    """
+    work: Assignment = loop["assignment"]
+    with _one_line_errors(work):
+        _prepare_process(work.config.train)
+        rank = int(os.environ["RANK"])
+        with _scratch(f"llumi-{run_name(work.fingerprint)}-rank-{rank}") as scratch:
+            _train(work, loop["board"], scratch)
+
+
+def _train(work: Assignment, board: Any, scratch: Path) -> None:
+    materials = _make_ready(work)
+    from llumi.train import trainer as trainers  # seconds, spent once it is known that there is something to train on
+
+    trainer = trainers.build_trainer(work, materials, board, scratch)
+    with last_checkpoint() as checkpoint:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    if materials.test_rows.num_rows:
+        trainer.evaluate()
+    trainers.publish(work, materials, trainer, scratch)
+
+
+def _make_ready(work: Assignment) -> Materials:
+    from transformers import AutoTokenizer
+
+    parent = fetch_once_per_node(work.storage, work.parent)
+    check_model_folder(parent)
+    pairs = fetch_once_per_node(work.storage, work.pairs)
+    tokenizer = AutoTokenizer.from_pretrained(parent)
+    train = work.config.train
+    train_rows, train_counts = encode([pairs / file for file in work.train_files], work.objective, tokenizer, train.max_length)
+    test_rows, test_counts = encode([pairs / file for file in work.test_files], work.objective, tokenizer, train.max_length)
+    if train_counts.kept == 0:
+        raise PairsError(
+            f"{work.pairs}: all {train_counts.examples} examples of {work.role}-{work.objective}/train are longer than "
+            f"{train.max_length} tokens; raise train.max_length"
+        )
+    return Materials(
+        parent=parent,
+        tokenizer=tokenizer,
+        train_rows=train_rows,
+        test_rows=test_rows.slice(0, train.max_eval_examples),
+        counts={"train": train_counts, "test": test_counts},
+    )
+
+
+def fetch_once_per_node(storage: Storage, reference: str) -> Path:
+    """The artifact as a local folder; where it must be copied, one rank of each node copies for all."""
+    import torch.distributed as dist
+
+    if os.environ["LOCAL_RANK"] == "0":
+        storage.fetch(reference)
+    dist.barrier()
+    return storage.fetch(reference)
+
+
+def _prepare_process(train: TrainConfig) -> None:
+    """Threads, device and silence; then DeepSpeed's view of the process group that Ray Train has made.
+
+    Without the last, ZeRO-3 takes itself for a world of one when it partitions the weights at loading.
+    """
+    if not train.use_gpu:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    warnings.filterwarnings("ignore")
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    import datasets
+    import deepspeed
+    import torch
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    torch.set_num_threads(train.cpus_per_worker)
+    # DeepSpeed would compile a shared-memory kernel here, which a node without a compiler cannot; gloo serves.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_backend="nccl" if train.use_gpu else "gloo", verbose=False)
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def _scratch(name: str) -> Iterator[Path]:
+    """A folder of this rank's own; its name is fixed, so that a rank that was killed leaves nothing for good."""
+    folder = Path(tempfile.gettempdir()) / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _one_line_errors(work: Assignment) -> Iterator[None]:
+    """Say what would help where memory ran out: a restart would run out of it again."""
+    try:
+        yield
+    except LlumiError:
+        raise
+    except Exception as error:
+        text = str(error).lower()
+        if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+            raise TrainError(
+                f"{work.name}: rank {os.environ.get('RANK', '?')} ran out of memory; lower "
+                f"train.{work.stage}.batch_size_per_worker or train.max_length, or raise train.zero_stage"
+            ) from None
+        raise
