@@ -1,0 +1,34 @@
+"""Engines: `open_engine` gives the one that the config names."""
+
+import importlib.util
+from pathlib import Path
+
+from llumi.config import EngineConfig
+from llumi.engine.base import Delta, Engine, FinishReason, Request, Sampling
+
+__all__ = ["Delta", "Engine", "FinishReason", "Request", "Sampling", "check_engine", "open_engine"]
+
+
+def open_engine(config: EngineConfig, model: Path) -> Engine:
+    """Load the model folder `model` into the engine of `config.kind`; raises EngineError or ModelError."""
+    match config.kind:
+        case "echo":
+            from llumi.engine.echo import EchoEngine
+
+            return EchoEngine()
+        case "hf":
+            from llumi.engine.hf import HfEngine
+
+            return HfEngine(config, model)
+        case "vllm":
+            from llumi.engine.vllm import VllmEngine
+
+            return VllmEngine(config, model)
+
+
+def check_engine(config: EngineConfig, where: str) -> None:
+    """Raise ConfigError for what is wrong in the section `where`, before anything is started on the cluster."""
+    if config.kind == "vllm" and importlib.util.find_spec("vllm"):
+        from llumi.engine.vllm import check_vllm_keys
+
+        check_vllm_keys(config, where)

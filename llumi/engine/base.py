@@ -1,0 +1,47 @@
+"""The engine protocol: no more than bulk generation and serving ask of it."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from llumi.prompts import Message
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How one reply is drawn: greedy at temperature 0; the same seed gives the same reply, whatever shares its batch."""
+
+    max_new_tokens: int = 200
+    temperature: float = 0.7
+    top_p: float = 0.95
+    seed: int = 17
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One conversation to be answered."""
+
+    messages: tuple[Message, ...]
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """The next piece of an answer; the last one carries the reason why it ended and the token counts of the whole."""
+
+    text: str
+    finish_reason: FinishReason | None = None
+    num_prompt_tokens: int = 0
+    num_completion_tokens: int = 0
+
+
+class Engine(Protocol):
+    """A loaded model. Errors are raised (EngineError, PromptTooLongError), never yielded."""
+
+    def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
+        """Answer `request` piece by piece; closing the iterator early frees its place in the batch."""
+
+    async def close(self) -> None:
+        """Free the model; requests that still run end with EngineError."""

@@ -1,0 +1,233 @@
+"""The report: one HTML file with its styles and plots inside, readable without a network, a script or a large screen.
+
+It holds figures, names of artifacts and definitions; no text of a post, a draft or a reply.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+import polars as pl
+
+from llumi.config import EvaluateConfig
+from llumi.evaluate.arms import Arm, Replies, Section
+from llumi.evaluate.measures import Measure, measures_of
+from llumi.evaluate.plots import Difference, arm_colours, distribution_plot, forest_plot
+from llumi.evaluate.summary import values_by_arm
+from llumi.prompts import Role
+
+FEW_POSTS = 30
+"""Below it the report warns that its intervals are too narrow."""
+
+_TITLES: dict[Role, str] = {"gm": "Drafting a reply", "im": "Revising a person’s draft"}
+_INTROS: dict[Role, str] = {
+    "gm": "GM writes a reply to a held-out post. It is laid beside the reply that the community endorsed most.",
+    "im": "IM revises what a person drafted. Its revision is laid beside that draft, the least endorsed reply to the post; "
+    "the most endorsed one, by another person, is shown for scale.",
+}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that a report tells."""
+
+    pairs: str
+    config: EvaluateConfig
+    replies: Replies
+    measures: pl.DataFrame
+    summary: pl.DataFrame
+
+
+def render_report(evaluation: Evaluation) -> str:
+    """The whole page; the same evaluation gives the same bytes."""
+    template = Template(files("llumi.evaluate").joinpath("report.html").read_text(encoding="utf-8"))
+    sections = evaluation.replies.sections
+    measures = list(dict.fromkeys(measure for section in sections for measure in measures_of(section.role)))
+    return template.substitute(
+        name=escape(evaluation.config.name),
+        facts=_facts(evaluation),
+        sections="\n".join(_section(evaluation, section) for section in sections),
+        measures="\n".join(_definition(measure) for measure in measures),
+        confidence=_percent(evaluation.config),
+        num_bootstrap=f"{evaluation.config.num_bootstrap:,}",
+        seed=evaluation.config.seed,
+    )
+
+
+def _facts(evaluation: Evaluation) -> str:
+    num_models = sum(len(section.model_arms) for section in evaluation.replies.sections)
+    facts = {
+        "Pairs": evaluation.pairs,
+        "Held-out posts": f"{evaluation.replies.num_held_out:,}",
+        "Generations": str(num_models),
+        "Replies measured": f"{evaluation.measures.height:,}",
+    }
+    return "".join(f"<div><dt>{label}</dt><dd>{escape(fact)}</dd></div>" for label, fact in facts.items())
+
+
+def _section(evaluation: Evaluation, section: Section) -> str:
+    role = section.role
+    return f"""<section id="{role}" aria-labelledby="{role}-heading">
+<p class="eyebrow">{role.upper()}</p>
+<h2 id="{role}-heading">{_TITLES[role]}</h2>
+<p class="lead">{_INTROS[role]}</p>
+{_note(section.num_posts, _percent(evaluation.config))}
+<h3>What was compared</h3>
+{_compared(section)}
+{_overview(evaluation, section)}
+<h3>Every reply</h3>
+<p>A dot is a reply (evenly spread ones where there are many), the bar holds the middle half, the upright mark is the mean.</p>
+<div class="plots">{"".join(_distributions(evaluation, section))}</div>
+<h3>The figures</h3>
+{_results(evaluation, section)}
+</section>"""
+
+
+def _note(num_posts: int, percent: str) -> str:
+    posts = "1 post has" if num_posts == 1 else f"{num_posts:,} posts have"
+    note = f"<p><strong>{posts} a reply in every arm</strong>, and only these are compared."
+    if num_posts < 2:
+        note += " An interval needs two posts at least, so none is given."
+    elif num_posts < FEW_POSTS:
+        note += f" That is few: below {FEW_POSTS} posts a {percent} interval of this kind is somewhat too narrow."
+    return note + "</p>"
+
+
+def _compared(section: Section) -> str:
+    colours = _colours(section)
+    rows = "".join(
+        f"<tr><th scope='row'>{_swatch(colours[arm.name])}{escape(_spoken(arm.name))}</th><td>{_lineage(arm)}</td>"
+        f"<td>{arm.num_rows:,}</td><td>{arm.num_failed:,}</td><td>{arm.num_empty:,}</td><td>{arm.num_cut:,}</td></tr>"
+        for arm in section.arms
+    )
+    caption = "Replies asked for, not given, without text, and cut at the token limit."
+    return _table("compared", caption, ("Arm", "From", "Asked", "Failed", "Empty", "Cut"), f"<tbody>{rows}</tbody>")
+
+
+def _lineage(arm: Arm) -> str:
+    return "people" if arm.is_human else " ← ".join(escape(model) for model in arm.lineage)
+
+
+def _overview(evaluation: Evaluation, section: Section) -> str:
+    """The forest plot: all measures on one axis, in standard deviations of the reference."""
+    groups = {}
+    for measure in measures_of(section.role):
+        rows = _rows(evaluation, section, measure)
+        sd = rows[0]["sd"]
+        if sd:
+            groups[measure.label] = [
+                Difference(_spoken(row["arm"]), *(_scaled(row[key], sd) for key in ("difference", "low", "high")))
+                for row in rows[1:]
+                if row["difference"] is not None
+            ]
+    if not groups:
+        return ""
+    reference = _spoken(section.arms[0].name)
+    title = f"{section.role.upper()}: differences to the {reference}"
+    described = f"Mean differences with {_percent(evaluation.config)} intervals; the table below holds the same figures."
+    colours = {_spoken(arm): colour for arm, colour in _colours(section).items()}
+    plot = forest_plot(groups, colours, f"{section.role}-forest", title, described)
+    return f"""<h3>At a glance</h3>
+<p>How far each arm lies from the {reference}, on average over posts, in standard deviations of the {reference}. Where the line
+crosses zero, the data do not tell the two apart.{_draft_scale(section)}</p>
+<figure class="forest">{plot}</figure>"""
+
+
+def _draft_scale(section: Section) -> str:
+    if section.role == "gm":
+        return ""
+    return " Nearness to the draft is set against the human reply instead, since a draft is its own nearest text."
+
+
+def _distributions(evaluation: Evaluation, section: Section) -> Iterable[str]:
+    colours = {_spoken(arm): colour for arm, colour in _colours(section).items()}
+    for measure in measures_of(section.role):
+        values = {_spoken(arm): numbers for arm, numbers in values_by_arm(evaluation.measures, section, measure).items()}
+        rows = _rows(evaluation, section, measure)
+        means = "; ".join(f"{_spoken(row['arm'])} {_number(row['mean'], measure.digits)}" for row in rows)
+        title = f"{section.role.upper()}: {measure.label.lower()} by arm"
+        plot = distribution_plot(values, colours, f"{section.role}-{measure.column}", title, f"Means: {means}.")
+        yield f"<figure><figcaption>{measure.label}</figcaption>{plot}</figure>"
+
+
+def _results(evaluation: Evaluation, section: Section) -> str:
+    heads = ("Measure and arm", "Mean (SD)", f"Difference [{_percent(evaluation.config)} interval]", "d", "p")
+    groups = [_result_group(section, measure, _rows(evaluation, section, measure)) for measure in measures_of(section.role)]
+    caption = "d is Cohen’s d for paired data; p is corrected for all the comparisons of this table (Holm)."
+    return _table("results", caption, heads, "".join(groups))
+
+
+def _result_group(section: Section, measure: Measure, rows: Sequence[dict[str, Any]]) -> str:
+    colours = _colours(section)
+    lines = []
+    for row in rows:
+        mean = f"{_number(row['mean'], measure.digits)} <span class='quiet'>({_number(row['sd'], measure.digits)})</span>"
+        head = f"<th scope='row'>{_swatch(colours[row['arm']])}{escape(_spoken(row['arm']))}</th><td>{mean}</td>"
+        if row["arm"] == row["reference"]:
+            lines.append(f"<tr>{head}<td colspan='3' class='quiet'>reference</td></tr>")
+            continue
+        low, high = (_number(row[key], measure.digits, signed=True) for key in ("low", "high"))
+        lines.append(
+            f"<tr>{head}<td>{_number(row['difference'], measure.digits, signed=True)} "
+            f"<span class='quiet'>[{low}, {high}]</span></td>"
+            f"<td>{_number(row['effect_size'], 2, signed=True)}</td><td>{_p_value(row['p_holm'])}</td></tr>"
+        )
+    heading = f"{measure.label} <span class='quiet'>n = {rows[0]['n']:,}</span>"
+    return f"<tbody><tr class='group'><th colspan='5' scope='colgroup'>{heading}</th></tr>{''.join(lines)}</tbody>"
+
+
+def _definition(measure: Measure) -> str:
+    return (
+        f"<div><dt>{measure.label} <code>{measure.column}</code></dt><dd>{escape(measure.definition)}</dd>"
+        f"<dd>{escape(measure.reading)}</dd><dd class='quiet'>{escape(measure.source)}</dd></div>"
+    )
+
+
+def _rows(evaluation: Evaluation, section: Section, measure: Measure) -> list[dict[str, Any]]:
+    """The summary of one measure, the reference first."""
+    return evaluation.summary.filter((pl.col("role") == section.role) & (pl.col("measure") == measure.column)).to_dicts()
+
+
+def _colours(section: Section) -> dict[str, str]:
+    return arm_colours([arm.name for arm in section.arms if arm.is_human], section.model_arms)
+
+
+def _table(kind: str, caption: str, heads: Sequence[str], bodies: str) -> str:
+    """A table in a frame that scrolls sideways, by keyboard too, where the screen is narrower."""
+    head = "".join(f"<th scope='col'>{label}</th>" for label in heads)
+    return (
+        f"<div class='scroll' tabindex='0' role='region' aria-label='{escape(caption)}'><table class='{kind}'>"
+        f"<caption>{caption}</caption><thead><tr>{head}</tr></thead>{bodies}</table></div>"
+    )
+
+
+def _swatch(colour: str) -> str:
+    return f"<i class='swatch' style='background: var(--{colour})'></i>"
+
+
+def _spoken(arm: str) -> str:
+    """The arm as a reader says it: "human reply"; the name of a generation stays what it is."""
+    return arm.replace("-", " ") if arm.startswith("human-") else arm
+
+
+def _scaled(value: float | None, unit: float) -> float:
+    return float("nan") if value is None else value / unit
+
+
+def _number(value: float | None, digits: int, signed: bool = False) -> str:
+    if value is None:
+        return "–"
+    return f"{value:{'+' if signed else '-'}z,.{digits}f}".replace("-", "−")
+
+
+def _p_value(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _percent(config: EvaluateConfig) -> str:
+    return f"{100 * config.confidence:g}\N{NO-BREAK SPACE}%"

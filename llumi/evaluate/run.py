@@ -1,0 +1,140 @@
+"""The evaluation job: measure every reply on the cluster, compare the arms by post, publish tables and a report."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import ray
+import ray.data
+
+from llumi.config import Config
+from llumi.errors import ModelError
+from llumi.evaluate.arms import Replies, find_generations, read_replies
+from llumi.evaluate.embedding import Embedder
+from llumi.evaluate.language import measure_language
+from llumi.evaluate.measures import MEASURES
+from llumi.evaluate.report import Evaluation, render_report
+from llumi.evaluate.summary import metrics_of, summarise
+from llumi.progress import Progress, silent
+from llumi.storage import Draft, FileEntry, Input, Manifest, Storage, fingerprint
+
+BLOCK_ROWS = 512
+"""Replies that one worker measures at a time; which replies share a block does not depend on the cluster."""
+
+
+ERROR = "error"
+"""The one column of a block that stands for a failure."""
+
+
+def evaluate(config: Config, generations: Sequence[str] = (), progress: Progress = silent) -> Manifest:
+    """Publish `evaluations/<config.evaluate.name>`: `report.html`, `measures.parquet`, `summary.parquet`, `summary.csv`.
+
+    `generations` are names under `generations/`; an empty list takes all that were made from `pairs/<config.pairs.name>`.
+    Needs a connected Ray cluster. Raises ArtifactError where nothing can be compared.
+    """
+    storage = Storage.open(config.storage)
+    chosen = find_generations(config, storage, generations)
+    replies = read_replies(config, storage, chosen)
+    measures = measure_replies(replies.table, progress)
+    progress("compare", 0)
+    summary = summarise(measures, replies.sections, config.evaluate)
+    report = render_report(Evaluation(config.pairs.name, config.evaluate, replies, measures, summary))
+    draft = storage.begin("evaluations", config.evaluate.name)
+    return draft.publish(
+        _write(draft, measures, summary, report),
+        fingerprint=evaluate_fingerprint(config, storage, generations),
+        config=config.model_dump(mode="json"),
+        inputs=_inputs(config, storage, chosen),
+        counts=_counts(replies),
+        metrics=metrics_of(summary),
+    )
+
+
+def evaluate_fingerprint(config: Config, storage: Storage, generations: Sequence[str] = ()) -> str:
+    """What determines the evaluation: its own section of the config, the pairs and the generations (in any order)."""
+    inputs = _inputs(config, storage, find_generations(config, storage, generations))
+    return fingerprint("evaluate", config.evaluate.model_dump(mode="json"), inputs)
+
+
+def measure_replies(table: pl.DataFrame, progress: Progress = silent) -> pl.DataFrame:
+    """Measure each reply of `Replies.table` with Ray Data: post_id, role, arm and one column per measure; no text."""
+    blocks = [table.slice(start, BLOCK_ROWS).to_arrow() for start in range(0, table.height, BLOCK_ROWS)]
+    num_cpus = int(ray.cluster_resources().get("CPU", 1))
+    # One CPU stays free: blocks are split and gathered by tasks that a pool holding every CPU would wait for forever.
+    most_actors = max(1, min(len(blocks), num_cpus - 1))
+    measured = ray.data.from_arrow(blocks).map_batches(
+        ReplyMeasurer,
+        batch_format="pyarrow",
+        batch_size=None,
+        num_cpus=1,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most_actors),
+    )
+    progress("measure replies", 0, table.height)
+    done: list[pa.Table] = []
+    for block in measured.iter_batches(batch_size=None, batch_format="pyarrow"):
+        done.append(figures_of(block))
+        progress("measure replies", sum(part.num_rows for part in done), table.height)
+    columns = [measure.column for measure in MEASURES]
+    return pl.DataFrame(pa.concat_tables(done)).sort("role", "arm", "post_id", *columns)
+
+
+def figures_of(block: pa.Table) -> pa.Table:
+    """What a `ReplyMeasurer` returned; raises the ModelError that it met."""
+    if ERROR in block.column_names:
+        raise ModelError(block[ERROR][0].as_py())
+    return block
+
+
+class ReplyMeasurer:
+    """A Ray Data actor: it holds the embedding model and turns replies into figures."""
+
+    @cached_property
+    def _embedder(self) -> Embedder:
+        return Embedder()
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """One row per reply, without its text; or one row that says why the model cannot be loaded on this node."""
+        # Ray Data passes on what a worker raises as text alone; as a row, the error keeps its one line.
+        try:
+            return self._measure(batch)
+        except ModelError as error:
+            return pa.table({ERROR: [str(error)]})
+
+    def _measure(self, batch: pa.Table) -> pa.Table:
+        """Columns of `measure_replies`; null where a measure is not defined."""
+        replies, posts, drafts = (batch[column].to_pylist() for column in ("reply", "post", "draft"))
+        columns: dict[str, Any] = {column: batch[column] for column in ("post_id", "role", "arm")}
+        columns |= pl.DataFrame([asdict(measure_language(reply)) for reply in replies]).to_dict()
+        nearness = self._embedder.similarities(replies + replies, posts + drafts)
+        columns["similarity_to_post"], columns["similarity_to_draft"] = np.split(nearness, 2)
+        return pl.DataFrame(columns).with_columns(pl.col(pl.Float64).fill_nan(None)).to_arrow()
+
+
+def _inputs(config: Config, storage: Storage, generations: Sequence[Manifest]) -> list[Input]:
+    by_name = sorted(generations, key=lambda generation: generation.name)
+    return [artifact.as_input() for artifact in (storage.manifest(f"pairs/{config.pairs.name}"), *by_name)]
+
+
+def _write(draft: Draft, measures: pl.DataFrame, summary: pl.DataFrame, report: str) -> list[FileEntry]:
+    return [
+        draft.write_table("measures.parquet", measures.to_arrow()),
+        draft.write_table("summary.parquet", summary.to_arrow()),
+        draft.write("summary.csv", summary.write_csv().encode()),
+        draft.write("report.html", report.encode()),
+    ]
+
+
+def _counts(replies: Replies) -> dict[str, Any]:
+    """How many posts each role's arms share, and for each arm the replies asked for, failed, empty and cut."""
+    counts: dict[str, Any] = {"held_out_posts": replies.num_held_out}
+    for section in replies.sections:
+        arms = {
+            arm.name: {"rows": arm.num_rows, "failed": arm.num_failed, "empty": arm.num_empty, "cut": arm.num_cut}
+            for arm in section.arms
+        }
+        counts[section.role] = {"paired_posts": section.num_posts, "arms": arms}
+    return counts
