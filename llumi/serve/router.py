@@ -1,0 +1,256 @@
+"""The routes, in front of whatever answers for a role: Serve's deployments in production, an engine in a test."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import ray.exceptions
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from ray import serve
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+from starlette.exceptions import HTTPException
+
+from llumi.config import ServeConfig
+from llumi.engine import Delta
+from llumi.engine import Request as EngineRequest
+from llumi.errors import LlumiError
+from llumi.prompts import Role
+from llumi.serve.api import (
+    CHAT_MODELS,
+    DONE,
+    ApiError,
+    Body,
+    ChatAnswer,
+    ChatBody,
+    DraftBody,
+    ImproveBody,
+    ServedModel,
+    bad_request,
+    draft_answer,
+    draft_end,
+    event,
+    from_llumi,
+    from_validation,
+    model_list,
+    server_error,
+)
+
+APPLICATION = "llumi"
+HEALTH_SECONDS = 5
+"""How long `/healthz` waits for word of the replicas."""
+
+Readiness = Callable[[], Awaitable[Mapping[Role, bool]]]
+
+
+class Backend(Protocol):
+    """Answers for one role; raises LlumiError, or Ray's errors where no replica can be reached."""
+
+    async def complete(self, request: EngineRequest) -> Delta:
+        """The whole answer as one delta."""
+
+    def stream(self, request: EngineRequest) -> AsyncGenerator[Delta, None]:
+        """The answer piece by piece; closing it ends the generation."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the routes need: the defaults, who answers, under which version, and whether they are ready."""
+
+    config: ServeConfig
+    models: Mapping[Role, ServedModel]
+    backends: Mapping[Role, Backend]
+    readiness: Readiness
+
+
+class RoleHandle:
+    """The replicas of one role as a backend; their errors of ours come as values (see EngineReplica)."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+        self._streaming = handle.options(stream=True)
+
+    async def complete(self, request: EngineRequest) -> Delta:
+        """See Backend."""
+        response = self._handle.complete.remote(request)
+        try:
+            return _raised(await response)
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
+
+    async def stream(self, request: EngineRequest) -> AsyncGenerator[Delta, None]:
+        """See Backend."""
+        response = self._streaming.stream.remote(request)
+        try:
+            async for item in response:
+                yield _raised(item)
+        finally:
+            response.cancel()
+
+
+class Router:
+    """The ingress of the service: the routes over the two roles' handles."""
+
+    def __init__(
+        self, config: ServeConfig, models: Mapping[Role, ServedModel], gm: DeploymentHandle, im: DeploymentHandle
+    ) -> None:
+        self._service = Service(config, models, {"gm": RoleHandle(gm), "im": RoleHandle(im)}, running_roles)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """The app, built in the replica once its handles are there."""
+        return build_app(self._service)
+
+
+async def running_roles() -> Mapping[Role, bool]:
+    """Which roles have a replica that runs; a replica runs as long as it generates (EngineReplica.check_health)."""
+    status = await asyncio.to_thread(serve.status)
+    deployments = status.applications[APPLICATION].deployments
+    return {role: deployments[role].replica_states.get("RUNNING", 0) > 0 for role in CHAT_MODELS.values()}
+
+
+def build_app(service: Service) -> FastAPI:
+    """The routes over `service`. No page of it loads anything from outside the network."""
+    app = FastAPI(title="LLUMI", docs_url=None, redoc_url=None)
+    app.add_exception_handler(ApiError, _show)
+    app.add_exception_handler(RequestValidationError, _show)
+    app.add_exception_handler(HTTPException, _show)
+
+    @app.post("/v1/draft")
+    async def draft(body: DraftBody) -> Response:
+        return await _draft(service, "gm", "reply", body)
+
+    @app.post("/v1/improve")
+    async def improve(body: ImproveBody) -> Response:
+        return await _draft(service, "im", "revision", body)
+
+    @app.post("/v1/chat/completions")
+    async def chat(body: ChatBody) -> Response:
+        return await _chat(service, body)
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return model_list(service.models)
+
+    @app.get("/healthz")
+    async def healthz() -> Response:
+        return await _health(service)
+
+    return app
+
+
+async def _draft(service: Service, role: Role, field: Any, body: DraftBody) -> Response:
+    model = service.models[role]
+    if not body.stream:
+        return JSONResponse(draft_answer(field, model, await _complete(service, role, body)))
+
+    def event_of(delta: Delta) -> str:
+        text = event({"text": delta.text}) if delta.text else ""
+        return text + event(draft_end(model, delta)) if delta.finish_reason else text
+
+    return await _streamed(_deltas(service, role, body), event_of)
+
+
+async def _chat(service: Service, body: ChatBody) -> Response:
+    role = CHAT_MODELS.get(body.model)
+    if role is None:
+        raise bad_request(404, f"model: no such model; there are {', '.join(CHAT_MODELS)}", "model_not_found", "model")
+    answer = ChatAnswer.to(body, service.models[role])
+    if not body.stream:
+        return JSONResponse(answer.completion(await _complete(service, role, body)))
+    with_usage = body.stream_options is not None and body.stream_options.include_usage
+    first = True
+
+    def event_of(delta: Delta) -> str:
+        nonlocal first
+        text = event(answer.chunk(delta, first=first))
+        first = False
+        return text + event(answer.usage_chunk(delta)) if delta.finish_reason and with_usage else text
+
+    return await _streamed(_deltas(service, role, body), event_of)
+
+
+async def _complete(service: Service, role: Role, body: Body) -> Delta:
+    with _api_errors(service, role):
+        async with asyncio.timeout(service.config.timeout_seconds):
+            return await service.backends[role].complete(body.request(service.config))
+
+
+async def _deltas(service: Service, role: Role, body: Body) -> AsyncGenerator[Delta, None]:
+    """The answer piece by piece, all of it within the service's time limit."""
+    deadline = asyncio.get_running_loop().time() + service.config.timeout_seconds
+    with _api_errors(service, role):
+        async with contextlib.aclosing(service.backends[role].stream(body.request(service.config))) as deltas:
+            while True:
+                async with asyncio.timeout_at(deadline):
+                    delta = await anext(deltas)
+                yield delta
+                if delta.finish_reason:
+                    return
+
+
+async def _streamed(deltas: AsyncGenerator[Delta, None], event_of: Callable[[Delta], str]) -> Response:
+    """Server-sent events. What fails before the first piece is a plain error; later it is the stream's last event."""
+    first = await anext(deltas)
+
+    async def events() -> AsyncIterator[str]:
+        async with contextlib.aclosing(deltas):
+            yield event_of(first)
+            try:
+                async for delta in deltas:
+                    yield event_of(delta)
+            except ApiError as error:
+                yield event(error.body)
+                return
+            yield DONE
+
+    return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+async def _health(service: Service) -> Response:
+    """200 while a role answers ("degraded" where one does not), 503 when none does: this router lives either way."""
+    roles: Mapping[Role, bool] = dict.fromkeys(CHAT_MODELS.values(), False)
+    with contextlib.suppress(TimeoutError, RayServeException, ray.exceptions.RayError, KeyError):
+        async with asyncio.timeout(HEALTH_SECONDS):
+            roles = await service.readiness()
+    status = "ok" if all(roles.values()) else "degraded" if any(roles.values()) else "unavailable"
+    states = {role: {"ready": ready, "model": str(service.models[role])} for role, ready in roles.items()}
+    return JSONResponse({"status": status, "roles": states}, status_code=200 if any(roles.values()) else 503)
+
+
+@contextlib.contextmanager
+def _api_errors(service: Service, role: Role) -> Any:
+    """What a client may see of what went wrong behind the router."""
+    try:
+        yield
+    except TimeoutError:
+        limit = f"{service.config.timeout_seconds:g} s"
+        raise server_error(504, f"{role}: no whole answer within {limit} (serve.timeout_seconds)", "timeout") from None
+    except LlumiError as error:
+        raise from_llumi(error) from None
+    except (RayServeException, ray.exceptions.RayError) as error:
+        raise server_error(503, f"{role}: no replica answers ({type(error).__name__}); try again", "unavailable") from None
+
+
+def _raised(item: Delta | LlumiError) -> Delta:
+    if isinstance(item, LlumiError):
+        raise item
+    return item
+
+
+async def _show(request: Request, error: Exception) -> JSONResponse:
+    """Every error in OpenAI's form."""
+    match error:
+        case ApiError():
+            shown = error
+        case RequestValidationError():
+            shown = from_validation(error.errors())
+        case HTTPException(status_code=status, detail=detail):
+            shown = bad_request(status, str(detail), "http_error")
+        case _:
+            shown = server_error(500, "internal error", "internal_error")
+    return JSONResponse(shown.body, status_code=shown.status)
