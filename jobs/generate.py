@@ -1,0 +1,19 @@
+"""Replies in bulk for the held-out posts: models/<model> -> generations/<role>-<model>.
+
+ray job submit --working-dir . -- python jobs/generate.py gm gm-dpo1
+"""
+
+from llumi.generate.run import generate
+from llumi.job import ConfigOption, SetOption, job, run, show_artifact
+from llumi.prompts import Role
+
+
+def main(role: Role, model: str, config: ConfigOption = None, overrides: SetOption = None) -> None:
+    """Generate replies (gm) or revisions (im) with one model."""
+    with job(config, overrides) as here:
+        manifest = generate(here.config, role, model, here.progress)
+        show_artifact(manifest, here.config)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,212 @@
+"""`llumi ...`: every job of `jobs/` as a command, and what helps around them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from llumi.config import Stage, load_config
+from llumi.job import ConfigOption, JsonOption, SetOption, job, serve_until_stopped, show_artifact, show_steps
+from llumi.prompts import Role
+from llumi.terminal import console, one_line_errors, show_figures
+
+app = typer.Typer(
+    help="Train and host, on your own GPUs, two models that help people write to someone in distress. "
+    "GM drafts a reply to a post, IM revises a person's draft. Start with `llumi demo`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+corpus_app = typer.Typer(help="Look into dumps.", no_args_is_help=True)
+pairs_app = typer.Typer(help="Preference pairs from votes.", no_args_is_help=True)
+config_app = typer.Typer(help="The configuration as resolved.", no_args_is_help=True)
+app.add_typer(corpus_app, name="corpus")
+app.add_typer(pairs_app, name="pairs")
+app.add_typer(config_app, name="config")
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("llumi-data/demo"),
+    posts: Annotated[int, typer.Option(min=100, help="Posts of the made-up corpus.")] = 320,
+    overrides: SetOption = None,
+) -> None:
+    """Everything, on this machine, from nothing: a made-up corpus, two trained models, a report, a draft and a revision."""
+    from llumi.demo import run_demo
+
+    run_demo(folder, posts, overrides or [])
+
+
+@app.command()
+def sample(
+    out: Annotated[Path, typer.Argument(help="The folder to write the dumps into.")],
+    posts: Annotated[int, typer.Option(min=1, help="How many posts.")] = 320,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same corpus.")] = 17,
+) -> None:
+    """Write a made-up corpus in the layout of a Reddit dump."""
+    from llumi.corpus.sample import write_sample
+
+    write_sample(out, posts, seed)
+    console.print(f"[green]written[/] {out}; look into it with: llumi corpus inspect {out}", soft_wrap=True)
+
+
+@corpus_app.command("inspect")
+def corpus_inspect(
+    uri: Annotated[str | None, typer.Argument(help="A folder, a glob or s3://bucket/prefix; default: corpus.uri.")] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Count what dumps hold: records, kept, dropped by reason, malformed, truncated, months, communities.
+
+    Ends with exit code 2 where a file is truncated, after every whole record before the cut was read.
+    """
+    from llumi.corpus.read import inspect_corpus
+
+    with job(config, [*(overrides or []), *([f"corpus.uri={uri}"] if uri else [])], quiet=as_json) as here:
+        report = inspect_corpus(here.config, here.progress)
+        here.progress.finish()
+    show_figures("corpus", report.figures(), as_json)
+    report.raise_if_truncated()
+
+
+@pairs_app.command("build")
+def pairs_build(config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+    """Corpus to pairs/<name>: SFT examples and DPO pairs for GM and IM, and the held-out posts.
+
+    Example: llumi pairs build --set corpus.uri=/dumps --set pairs.preset=paper
+    """
+    from llumi.pairs.build import build_pairs
+
+    with job(config, overrides, quiet=as_json) as here:
+        manifest = build_pairs(here.config, here.progress)
+    show_artifact(manifest, here.config, as_json)
+
+
+@app.command()
+def train(
+    role: Annotated[Role, typer.Argument(help="gm drafts, im revises.")],
+    stage: Annotated[Stage, typer.Argument(help="sft first, then dpo1.")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train one stage to models/<role>-<stage>. Example: llumi train gm sft --set train.zero_stage=3"""
+    from llumi.train.run import train as run_training
+
+    with job(config, overrides, quiet=as_json) as here:
+        manifest = run_training(here.config, role, stage, here.progress)
+    show_artifact(manifest, here.config, as_json)
+
+
+@app.command()
+def generate(
+    role: Annotated[Role, typer.Argument(help="gm replies to the held-out posts, im revises their drafts.")],
+    model: Annotated[str, typer.Argument(help="base, or a trained stage such as gm-dpo1.")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Generate in bulk to generations/<role>-<model>. Example: llumi generate gm gm-dpo1"""
+    from llumi.generate.run import generate as run_generation
+
+    with job(config, overrides, quiet=as_json) as here:
+        manifest = run_generation(here.config, role, model, here.progress)
+    show_artifact(manifest, here.config, as_json)
+
+
+@app.command()
+def evaluate(
+    generations: Annotated[list[str] | None, typer.Argument(help="Such as gm-base gm-dpo1; none means all.")] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare generations with the human replies in evaluations/<name>/report.html."""
+    from llumi.evaluate.run import evaluate as run_evaluation
+
+    with job(config, overrides, quiet=as_json) as here:
+        manifest = run_evaluation(here.config, generations or [], here.progress)
+    show_artifact(manifest, here.config, as_json)
+
+
+@app.command()
+def serve(config: ConfigOption = None, overrides: SetOption = None) -> None:
+    """Serve GM and IM behind one router until Ctrl-C. Example: llumi serve --set serve.port=9000"""
+    from llumi.serve.app import serve as run_service
+    from llumi.serve.app import stop_serving
+
+    with job(config, overrides) as here:
+        url = run_service(here.config)
+        here.progress.finish()
+        try:
+            serve_until_stopped(url)
+        finally:
+            stop_serving()
+
+
+@app.command()
+def pipeline(config: ConfigOption = None, overrides: SetOption = None) -> None:
+    """Corpus to report, resuming where an earlier attempt stopped. Example: llumi pipeline --set corpus.uri=/dumps"""
+    from llumi.pipeline import pipeline as run_pipeline
+
+    with job(config, overrides) as here:
+        show_steps(run_pipeline(here.config, here.progress), here)
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def submit(
+    job_name: Annotated[str, typer.Argument(metavar="JOB", help="A file of jobs/: build_pairs, train, generate, ...")],
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="-- ARGS", help="What the job is given.")] = None,
+    address: Annotated[
+        str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="The cluster's dashboard.")
+    ] = "http://127.0.0.1:8265",
+) -> None:
+    """Run a job on a cluster and follow its log; ends with the job's own verdict.
+
+    Example: llumi submit --address http://head:8265 train -- gm sft
+    """
+    from llumi.submit import submit_job
+
+    # What follows the job's name arrives as it was typed, the separator included.
+    given = arguments[1:] if arguments and arguments[0] == "--" else arguments or []
+    raise typer.Exit(submit_job(job_name, given, address))
+
+
+@app.command()
+def doctor(config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+    """Check cluster, GPUs, store, versions and outbound paths: one verdict each; exit code 1 where one fails."""
+    from llumi.doctor import diagnose, show_checks
+
+    with job(config, overrides, quiet=as_json) as here:
+        checks = diagnose(here.config)
+    show_checks(checks, as_json)
+    raise typer.Exit(0 if all(check.passed for check in checks) else 1)
+
+
+@config_app.command("show")
+def config_show(config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+    """Print the whole tree with every default, file and override resolved."""
+    tree = load_config(config, overrides or ())
+    if as_json:
+        show_figures("config", tree.model_dump(mode="json"), as_json=True)
+    else:
+        console.print(yaml.safe_dump(tree.model_dump(mode="json"), sort_keys=False), end="", markup=False, soft_wrap=True)
+
+
+@config_app.command("check")
+def config_check(config: ConfigOption = None, overrides: SetOption = None) -> None:
+    """Say that the configuration is right, or what is wrong with it."""
+    load_config(config, overrides or ())
+    console.print("[green]the configuration is right[/]")
+
+
+def main() -> None:
+    """The entry point: errors of the tree end in one line and exit code 2."""
+    with one_line_errors():
+        app()
+
+
+if __name__ == "__main__":
+    main()

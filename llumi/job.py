@@ -1,0 +1,91 @@
+"""The frame around every job: config, cluster, progress; the command line and `jobs/` run in the same one."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llumi.config import Config, load_config
+from llumi.errors import ConfigError
+from llumi.storage import Manifest, Storage
+from llumi.terminal import ProgressShown, console, one_line_errors, progress_shown, show_figures
+
+if TYPE_CHECKING:
+    from llumi.pipeline import Done
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="A deployment's YAML; default: ./ray_config.yaml where it stands.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="a.b=c", help="Override one value; may be given several times.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the figures as JSON on stdout.")]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a job works with."""
+
+    config: Config
+    progress: ProgressShown
+
+
+@contextlib.contextmanager
+def job(config_file: Path | None, overrides: list[str] | None, quiet: bool = False) -> Iterator[Job]:
+    """Read the config, open the store (so that a wrong key fails before anything starts) and connect to the cluster."""
+    config = load_config(config_file, overrides or ())
+    _refuse_fleeting_storage(config.storage.uri)
+    Storage.open(config.storage)
+    from llumi.ray_session import ray_session
+
+    with progress_shown(quiet) as progress:
+        progress("starting Ray", 0)
+        with ray_session(config.ray):
+            yield Job(config, progress)
+
+
+def _refuse_fleeting_storage(uri: str) -> None:
+    """Under `ray job submit` a relative folder lies in the job's own copy of the project, which goes with the job."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not uri.startswith("s3://") and not Path(uri).expanduser().is_absolute():
+        raise ConfigError(f"storage.uri: {uri} would go with this job's working directory; give an absolute path or s3://...")
+
+
+def show_artifact(manifest: Manifest, config: Config, as_json: bool = False) -> None:
+    """Say what was published, where, and its figures."""
+    storage = Storage.open(config.storage)
+    figures = {"artifact": storage.uri + "/" + manifest.reference, "counts": manifest.counts, "metrics": manifest.metrics}
+    show_figures(manifest.reference, figures, as_json)
+    if not as_json:
+        console.print(f"[green]published[/] {figures['artifact']}", soft_wrap=True)
+
+
+def run(main: Callable[..., Any]) -> None:
+    """Run a job file's `main` from its command line; errors of the tree end in one line and exit code 2."""
+    with one_line_errors():
+        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        app.command()(main)
+        app()
+
+
+def show_steps(steps: "Iterable[Done]", here: Job) -> None:
+    """Name every step of a pipeline as it is done, and the report at the end."""
+    for step in steps:
+        here.progress.finish()
+        console.print(f"[green]{'stands' if step.skipped else 'published'}[/] {step.manifest.reference}")
+    if step.manifest.kind == "evaluations":
+        console.print(f"report: {Storage.open(here.config.storage).uri}/{step.manifest.reference}/report.html", soft_wrap=True)
+
+
+def serve_until_stopped(url: str) -> None:
+    """Say where the service listens, and wait for Ctrl-C or the job's end."""
+    console.print(f"[green]serving[/] {url}   POST {url}/v1/draft, {url}/v1/improve, {url}/v1/chat/completions", soft_wrap=True)
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    stopped.wait()
