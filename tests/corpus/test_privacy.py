@@ -1,0 +1,71 @@
+import pickle
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from llumi.config import Config, load_config
+from llumi.corpus.privacy import KEY_VARIABLE, Pseudonymizer
+from llumi.errors import ConfigError
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    return load_config(None, [f"storage.uri={tmp_path}/store", f"privacy.key_file={tmp_path}/keys/privacy.key"])
+
+
+def test_pseudonyms_depend_on_the_key_the_domain_and_the_name() -> None:
+    one, other = Pseudonymizer.from_secret("a" * 32), Pseudonymizer.from_secret("b" * 32)
+    pseudonyms = {
+        one.pseudonym("author", "x"),
+        one.pseudonym("post", "x"),
+        one.pseudonym("comment", "x"),
+        one.pseudonym("post", "y"),
+    }
+    pseudonyms |= {other.pseudonym("post", "x")}
+    assert len(pseudonyms) == 5
+    assert all(len(pseudonym) == 24 and int(pseudonym, 16) >= 0 for pseudonym in pseudonyms)
+    assert one.pseudonym("post", "x") == Pseudonymizer.from_secret("a" * 32).pseudonym("post", "x")
+    assert one.key_id != other.key_id
+
+
+def test_it_travels_to_a_worker_and_does_not_show_its_key() -> None:
+    one = Pseudonymizer.from_secret("a" * 32)
+    one.pseudonym("post", "x")
+    assert pickle.loads(pickle.dumps(one)).pseudonym("post", "x") == one.pseudonym("post", "x")
+    assert one.key.hex() not in repr(one)
+    assert repr(one) == "Pseudonymizer()"
+
+
+def test_the_key_is_made_once_and_for_this_user_alone(place: Config) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        keys = set(pool.map(lambda _: Pseudonymizer.open(place).key, range(16)))
+    assert len(keys) == 1
+    path = place.privacy.key_file
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_the_environment_wins_over_the_file(place: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "a key from a secret store")
+    assert Pseudonymizer.open(place) == Pseudonymizer.from_secret("a key from a secret store")
+    assert not place.privacy.key_file.exists()
+
+
+def test_keys_that_will_not_do(place: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = place.model_copy(update={"privacy": place.privacy.model_copy(update={"key_file": tmp_path / "store" / "k"})})
+    with pytest.raises(ConfigError, match=r"lies inside storage\.uri"):
+        Pseudonymizer.open(inside)
+    place.privacy.key_file.parent.mkdir()
+    place.privacy.key_file.write_text("short")
+    with pytest.raises(ConfigError, match="at least 16"):
+        Pseudonymizer.open(place)
+    (tmp_path / "file").write_text("")
+    blocked = place.model_copy(update={"privacy": place.privacy.model_copy(update={"key_file": tmp_path / "file" / "k"})})
+    with pytest.raises(ConfigError, match="cannot be used"):
+        Pseudonymizer.open(blocked)
+    monkeypatch.setenv(KEY_VARIABLE, "short")
+    with pytest.raises(ConfigError, match=KEY_VARIABLE):
+        Pseudonymizer.open(place)

@@ -1,0 +1,155 @@
+"""Bulk generation on a real cluster: every prompt accounted for, in the same rows however it ran."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+pytest.importorskip("ray")
+
+from llumi.config import Config
+from llumi.errors import ArtifactError, ConfigError, EngineError, ModelError
+from llumi.generate.run import generate, generate_fingerprint, generation_name, prompt_seed, select_prompts
+from llumi.models import ensure_base
+from llumi.records import GENERATION_SCHEMA, HELD_OUT_SCHEMA
+from llumi.storage import Storage
+
+pytestmark = pytest.mark.ray
+POSTS = {f"p{number}": f"I moved to town number {number} and feel lonely. " * (1 + number % 3) for number in range(20)}
+
+
+def publish_held_out(storage: Storage, posts: dict[str, str], draft: str | None = "Call a friend tonight.") -> None:
+    rows = [
+        {"post_id": post_id, "community": "evenings", "post": text, "reply": "Thank you for telling us.", "draft": draft}
+        for post_id, text in posts.items()
+    ]
+    begun = storage.begin("pairs", "default")
+    half = len(rows) // 2
+    files = [
+        begun.write_table(f"held-out/part-{index}.parquet", pa.Table.from_pylist(part, schema=HELD_OUT_SCHEMA))
+        for index, part in enumerate([rows[:half], rows[half:]])
+    ]
+    begun.publish(files, fingerprint=f"pairs of {len(posts)}", config={}, inputs=[])
+
+
+def vary(config: Config, **generate_keys: object) -> Config:
+    return config.model_copy(update={"generate": config.generate.model_copy(update=generate_keys)})
+
+
+@pytest.fixture
+def storage(config: Config) -> Storage:
+    storage = Storage.open(config.storage)
+    ensure_base(config, storage)
+    publish_held_out(storage, POSTS)
+    return storage
+
+
+@pytest.fixture
+def echo(config: Config) -> Config:
+    return vary(config, engine=config.generate.engine.model_copy(update={"kind": "echo"}), max_posts=None)
+
+
+def rows_of(storage: Storage, reference: str) -> list[dict]:
+    table = storage.read_table(reference, "rows")
+    assert table.schema.equals(GENERATION_SCHEMA)
+    return table.to_pylist()
+
+
+@pytest.mark.slow
+def test_gm_answers_every_held_out_post_alike_however_many_share_the_work(config: Config, storage: Storage, ray_cluster: None):
+    seen: list[tuple[float, float | None]] = []
+    manifest = generate(vary(config, max_posts=None), "gm", "base", lambda _, done, total=None: seen.append((done, total)))
+    rows = rows_of(storage, "generations/gm-base")
+    assert {row["post_id"] for row in rows} == set(POSTS)
+    assert manifest.counts == {"prompts": 20, "answered": 20, "failed": 0}
+    assert all(row["error"] is None and row["finish_reason"] in {"stop", "length"} for row in rows)
+    assert manifest.metrics["tokens"] == sum(row["num_completion_tokens"] for row in rows) > 0
+    assert {entry.name for entry in manifest.inputs} == {"pairs/default", "models/base"}
+    assert seen[0] == (0, 20)
+    assert seen[-1] == (20, 20)
+    assert len(seen) > 2
+
+    small = config.generate.engine.model_copy(update={"max_batch_size": 3})
+    generate(vary(config, max_posts=None, num_actors=2, engine=small), "gm", "base")
+    assert rows_of(storage, "generations/gm-base") == rows
+    assert len({row["seed"] for row in rows}) == 20
+
+
+def test_im_revises_the_draft(echo: Config, storage: Storage, ray_cluster: None):
+    generate(echo, "im", "base")
+    assert all(row["reply"].endswith("Call a friend tonight.") for row in rows_of(storage, "generations/im-base"))
+
+
+def test_im_passes_over_posts_without_draft(echo: Config, storage: Storage, ray_cluster: None):
+    publish_held_out(storage, POSTS, draft=None)
+    with pytest.raises(ArtifactError, match="no held-out post for im"):
+        generate(echo, "im", "base")
+
+
+def test_a_prompt_that_is_too_long_is_recorded_and_the_rest_goes_on(echo: Config, storage: Storage, ray_cluster: None):
+    publish_held_out(storage, {**POSTS, "long": "lantern " * 6000})
+    manifest = generate(echo, "gm", "base")
+    assert manifest.counts == {"prompts": 21, "answered": 20, "failed": 1}
+    [failed] = [row for row in rows_of(storage, "generations/gm-base") if row["error"]]
+    assert failed["post_id"] == "long"
+    assert failed["reply"] is None
+    assert "the prompt has" in failed["error"]
+    assert "lantern" not in failed["error"]
+
+
+def test_no_answer_at_all_is_an_error_and_leaves_the_standing_artifact(echo: Config, storage: Storage, ray_cluster: None):
+    generate(echo, "gm", "base")
+    publish_held_out(storage, {"long": "lantern " * 6000})
+    with pytest.raises(EngineError, match="not one of 1 prompts was answered") as problem:
+        generate(echo, "gm", "base")
+    assert "lantern" not in str(problem.value)
+    assert storage.find("generations/gm-base") is not None
+
+
+def test_a_model_without_tokenizer_is_named_by_the_actors_own_error(config: Config, storage: Storage, ray_cluster: None):
+    folder = Path(storage.path("models/base"))
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match=r"base: no tokenizer \(tokenizer\.json\)"):
+        generate(config, "gm", "base")
+    assert storage.find("generations/gm-base") is None
+
+
+def test_a_cluster_without_room_is_said_and_not_waited_for(config: Config, storage: Storage, ray_cluster: None):
+    gpus = config.generate.engine.model_copy(update={"num_gpus": 1})
+    with pytest.raises(ConfigError, match=r"generate\.engine\.num_gpus: 1 engines of 1 GPU each do not fit"):
+        generate(vary(config, engine=gpus), "gm", "base")
+    with pytest.raises(ConfigError, match=r"generate\.engine\.num_cpus: 64 engines"):
+        generate(vary(config, num_actors=64), "gm", "base")
+
+
+def test_a_missing_model_or_pairs_is_named(config: Config, storage: Storage, ray_cluster: None):
+    with pytest.raises(ArtifactError, match="models/gm-dpo1: no such artifact"):
+        generate(config, "gm", "gm-dpo1")
+    with pytest.raises(ArtifactError, match="pairs/other: no such artifact"):
+        generate(config.model_copy(update={"pairs": config.pairs.model_copy(update={"name": "other"})}), "gm", "base")
+
+
+def test_a_smaller_sample_is_part_of_a_larger_one(config: Config, storage: Storage):
+    few = select_prompts(config, storage, "gm")["post_id"].to_pylist()
+    more = select_prompts(vary(config, max_posts=9), storage, "gm")["post_id"].to_pylist()
+    assert few == more[:4]
+    assert few != sorted(POSTS)[:4]
+
+
+def test_the_fingerprint_follows_what_determines_the_rows_and_nothing_else(config: Config, storage: Storage, tiny_model: Path):
+    mark = generate_fingerprint(config, storage, "gm", "base")
+    assert generate_fingerprint(vary(config, num_actors=3), storage, "gm", "base") == mark
+    changed = [
+        generate_fingerprint(vary(config, seed=18), storage, "gm", "base"),
+        generate_fingerprint(vary(config, temperature=0.1), storage, "gm", "base"),
+        generate_fingerprint(config, storage, "im", "base"),
+    ]
+    publish_held_out(storage, {"p1": "Another post."})
+    changed.append(generate_fingerprint(config, storage, "gm", "base"))
+    assert len({mark, *changed}) == 5
+
+
+def test_names():
+    assert [generation_name("gm", model) for model in ("base", "gm-sft", "gm-dpo1")] == ["gm-base", "gm-sft", "gm-dpo1"]
+    assert generation_name("im", "base") == "im-base"
+    assert prompt_seed(17, "p1") == prompt_seed(17, "p1") != prompt_seed(17, "p2")

@@ -1,0 +1,178 @@
+"""Every job of `jobs/`, submitted with the real `ray job submit` to a cluster started with `ray start --head`."""
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from llumi.config import StorageConfig
+from llumi.corpus.sample import write_sample
+from llumi.environment import OUTBOUND_OFF
+from llumi.storage import Storage
+from tests.conftest import free_port
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+START_SECONDS = 300
+"""A head, its agent or a service is up within 20 s on an idle machine; others may be at work beside."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A head node with a dashboard, and the deployment that its jobs work on."""
+
+    dashboard: str
+    environment: dict[str, str]
+    overrides: list[str]
+    storage: Storage
+
+    def submit(self, *command: str, job: str, wait: bool = True) -> subprocess.CompletedProcess[str]:
+        submit = [str(BIN / "ray"), "job", "submit", "--address", self.dashboard, "--working-dir", str(ROOT)]
+        entrypoint = [sys.executable, f"jobs/{job}.py", *command, *self.overrides]
+        return subprocess.run(
+            [*submit, *([] if wait else ["--no-wait", "--submission-id", job]), "--", *entrypoint],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("jobs")
+    write_sample(folder / "corpus", 100)
+    ray_folder = Path(tempfile.mkdtemp(prefix="llumi-", dir="/tmp"))
+    port, dashboard_port, serve_port = free_port(), free_port(), free_port()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {
+        **OUTBOUND_OFF,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "LLUMI_PRIVACY_KEY": "a long key for the tests",
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+    }
+    start = f"start --head --node-ip-address=127.0.0.1 --port={port} --num-cpus=4 --num-gpus=0 --object-store-memory={2**29}"
+    start += f" --dashboard-host=127.0.0.1 --dashboard-port={dashboard_port} --temp-dir={ray_folder} --block"
+    values = {
+        "storage.uri": folder / "store",
+        "corpus.uri": folder / "corpus",
+        "train.base": tiny_model,
+        "train.sft.max_steps": 1,
+        "train.dpo1.max_steps": 1,
+        "generate.max_posts": 3,
+        "generate.max_new_tokens": 4,
+        "generate.engine.kind": "echo",
+        "serve.engine.kind": "echo",
+        "serve.port": serve_port,
+    }
+    overrides = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+    with (folder / "head.log").open("w") as log:
+        head = subprocess.Popen([BIN / "ray", *start.split()], env=environment, stdout=log, stderr=log)
+    try:
+        dashboard = f"http://127.0.0.1:{dashboard_port}"
+        _wait_until_up(f"{dashboard}/api/version", START_SECONDS, {"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}"})
+        _wait_for_agent(dashboard, environment, START_SECONDS)
+        yield Cluster(dashboard, environment, overrides, Storage.open(StorageConfig(uri=str(folder / "store"))))
+    finally:
+        head.terminate()
+        head.wait(timeout=60)
+        shutil.rmtree(ray_folder, ignore_errors=True)
+
+
+def _wait_until_up(url: str, seconds: float, headers: dict[str, str] | None = None) -> httpx.Response:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            answer = httpx.get(url, headers=headers, timeout=10)
+        except httpx.TransportError:
+            answer = None
+        if answer is not None and answer.status_code == httpx.codes.OK:
+            return answer
+        time.sleep(0.5)
+    raise TimeoutError(f"{url} did not answer within {seconds} s")
+
+
+def _wait_for_agent(dashboard: str, environment: dict[str, str], seconds: float) -> None:
+    """The agent that starts jobs comes up some seconds after the dashboard that takes them."""
+    command = [str(BIN / "ray"), "job", "submit", "--address", dashboard, "--", "true"]
+    deadline = time.monotonic() + seconds
+    while (
+        done := subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    ).returncode:
+        assert time.monotonic() < deadline, f"the head takes no job: {done.stdout}{done.stderr}"
+
+
+def assert_succeeded(done: subprocess.CompletedProcess[str]) -> None:
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+
+
+def test_build_pairs(cluster: Cluster) -> None:
+    assert_succeeded(cluster.submit(job="build_pairs"))
+    assert cluster.storage.manifest("pairs/default").counts["candidate_pairs"]["kept"] > 0
+
+
+def test_train(cluster: Cluster) -> None:
+    assert_succeeded(cluster.submit("gm", "sft", job="train"))
+    assert cluster.storage.manifest("models/gm-sft").inputs[0].name == "models/base"
+
+
+def test_generate(cluster: Cluster) -> None:
+    assert_succeeded(cluster.submit("gm", "gm-sft", job="generate"))
+    assert cluster.storage.read_table("generations/gm-sft", "rows").num_rows == 3
+
+
+def test_evaluate(cluster: Cluster) -> None:
+    assert_succeeded(cluster.submit("gm-sft", job="evaluate"))
+    assert "report.html" in {entry.path for entry in cluster.storage.manifest("evaluations/default").files}
+
+
+def test_serve_until_the_job_is_stopped(cluster: Cluster) -> None:
+    assert_succeeded(cluster.submit(job="serve", wait=False))
+    port = next(value for value in cluster.overrides if value.startswith("serve.port=")).partition("=")[2]
+    _wait_until_up(f"http://127.0.0.1:{port}/healthz", START_SECONDS)
+    answer = httpx.post(f"http://127.0.0.1:{port}/v1/draft", json={"post": "The evenings are quiet."}, timeout=60)
+    assert answer.status_code == httpx.codes.OK
+    assert answer.json()["reply"]
+    stop = [str(BIN / "ray"), "job", "stop", "--address", cluster.dashboard, "serve"]
+    subprocess.run(stop, env=cluster.environment, check=True, capture_output=True, timeout=60)
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=5)
+
+
+def test_pipeline_goes_on_from_what_stands(cluster: Cluster) -> None:
+    before = cluster.storage.manifest("models/gm-sft")
+    done = cluster.submit(job="pipeline")
+    assert_succeeded(done)
+    assert cluster.storage.manifest("models/gm-sft") == before
+    assert {m.name for m in cluster.storage.list("models")} == {"base", "gm-sft", "gm-dpo1", "im-sft", "im-dpo1"}
+    assert len(cluster.storage.list("generations")) == 6
+
+
+def test_llumi_submit_follows_the_log_and_returns_the_verdict(cluster: Cluster) -> None:
+    def submit(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "llumi.cli", "submit", "--address", cluster.dashboard, *arguments]
+        return subprocess.run(
+            command, cwd=ROOT, env=cluster.environment, capture_output=True, text=True, check=False, timeout=300
+        )
+
+    done = submit("build_pairs", "--", *cluster.overrides)
+    assert_succeeded(done)
+    assert "pairs/default" in done.stdout
+    failed = submit("generate", "--", "gm", "gm-none", *cluster.overrides)
+    assert failed.returncode == 1
+    assert "models/gm-none: no such artifact" in failed.stdout
+    fleeting = submit("build_pairs")
+    assert fleeting.returncode == 1
+    assert "storage.uri: llumi-data would go with this job's working directory" in fleeting.stdout

@@ -1,0 +1,118 @@
+"""Watches a command and everything it starts: which addresses do its processes speak to?
+
+Two witnesses, because each is blind somewhere: an audit hook in every Python process sees each attempt, however short;
+the kernel's table of connections, read several times a second, sees the C++ processes too (Ray's GCS and raylet).
+"""
+
+import ipaddress
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+HOOK = """
+import os, sys
+def _note(event, arguments):
+    if event in ("socket.connect", "socket.sendto"):
+        address = arguments[1]
+    elif event == "socket.getaddrinfo":
+        address = (arguments[0], arguments[1])
+    else:
+        return
+    if isinstance(address, tuple):
+        with open(os.environ["LLUMI_TEST_OUTBOUND"], "a") as log:
+            log.write(f"{event} {address[0]}\\n")
+sys.addaudithook(_note)
+"""
+SECONDS_BETWEEN_LOOKS = 0.25
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a command did: its exit code, its output, and every address beyond loopback that was spoken to or looked up."""
+
+    returncode: int
+    output: str
+    beyond_loopback: set[str]
+    num_connections_seen: int
+    peak_memory_bytes: int
+
+
+def watch(command: Sequence[str], environment: dict[str, str], folder: Path, timeout: float) -> Watched:
+    """Run `command` to its end under both witnesses."""
+    (folder / "hook").mkdir(parents=True)
+    (folder / "hook" / "sitecustomize.py").write_text(HOOK)
+    attempts = folder / "attempts.txt"
+    attempts.touch()
+    environment = environment | {"LLUMI_TEST_OUTBOUND": str(attempts), "PYTHONPATH": str(folder / "hook")}
+    with (folder / "output.txt").open("w+") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        table = ConnectionTable(process.pid)
+        table.start()
+        try:
+            process.wait(timeout=timeout)
+        finally:
+            process.kill()
+            table.stop()
+        output.seek(0)
+        text = output.read()
+    tried = {tuple(line.split(" ", 1)) for line in attempts.read_text().splitlines()}
+    beyond = {f"{event} {host}" for event, host in tried if not stays_here(host)}
+    beyond |= {f"connection {host}" for host in table.remote_hosts if not stays_here(host)}
+    return Watched(process.returncode, text, beyond, len(tried) + len(table.remote_hosts), table.peak_memory_bytes)
+
+
+def stays_here(host: str) -> bool:
+    """Whether a name or address is this machine's loopback (its own name is looked up in its own hosts file)."""
+    if host in ("", "None", "localhost", socket.gethostname()):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified
+
+
+class ConnectionTable(threading.Thread):
+    """Looks at the connections (and the memory) of a process and all its descendants until it is stopped."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.remote_hosts: set[str] = set()
+        self.peak_memory_bytes = 0
+        self._root = psutil.Process(pid)
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        while not self._stopped.is_set():
+            memory = 0
+            for process in self._family():
+                try:
+                    memory += process.memory_info().rss - process.memory_info().shared
+                    self.remote_hosts |= {c.raddr.ip for c in process.net_connections("inet") if c.raddr}
+                except (psutil.Error, OSError):
+                    continue
+            self.peak_memory_bytes = max(self.peak_memory_bytes, memory)
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join()
+
+    def _family(self) -> list[psutil.Process]:
+        try:
+            return [self._root, *self._root.children(recursive=True)]
+        except psutil.Error:
+            return []
+
+
+def clean_environment(home: Path) -> dict[str, str]:
+    """The environment of a newcomer: nothing of this session's but where programs and certificates lie."""
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8"}

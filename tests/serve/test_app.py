@@ -1,0 +1,206 @@
+"""The whole service on a real cluster: two deployments behind Serve's proxy, asked over HTTP."""
+
+import json
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+pytest.importorskip("ray")
+
+import ray
+from openai import APIStatusError, BadRequestError, NotFoundError, OpenAI
+
+from llumi.config import Config, load_config
+from llumi.errors import ServeError
+from llumi.models import ensure_base
+from llumi.serve.api import LABEL
+from llumi.serve.app import check_port, serve, stop_serving
+from llumi.serve.router import APPLICATION
+from llumi.storage import Storage
+from tests.conftest import free_port
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+MARKER = "lanternintheevening"
+CONTEXT_TOKENS = 16384
+POST = {"post": f"I feel lonely, {MARKER}.", "max_new_tokens": 6}
+
+
+def service_config(folder: Path, tiny_model: Path, *overrides: str) -> Config:
+    keys = [f"storage.uri={folder}", f"train.base={tiny_model}", f"serve.port={free_port()}", "serve.max_new_tokens=15000"]
+    return load_config(None, [*keys, *overrides])
+
+
+@pytest.fixture(scope="module")
+def long_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with a context so long that a reply lasts until its reader has left."""
+    folder = shutil.copytree(tiny_model, tmp_path_factory.mktemp("long") / "model")
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"max_position_embeddings": CONTEXT_TOKENS}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(ray_cluster: None, long_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    config = service_config(tmp_path_factory.mktemp("store"), long_model)
+    ensure_base(config, Storage.open(config.storage))
+    yield serve(config)
+    stop_serving()
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def openai(url: str) -> OpenAI:
+    return OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, http_client=httpx.Client(trust_env=False))
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.2)
+
+
+def test_draft_and_improve_answer_with_the_model_behind_them(client: httpx.Client):
+    draft = client.post("/v1/draft", json=POST).json()
+    improve = client.post("/v1/improve", json={**POST, "draft": "Call a friend."}).json()
+    assert isinstance(draft["reply"], str)
+    assert isinstance(improve["revision"], str)
+    for answer in (draft, improve):
+        assert answer["model"].startswith("base@")
+        assert answer["label"] == LABEL
+        assert 0 < answer["usage"]["completion_tokens"] <= 6
+
+
+def test_the_same_seed_gives_the_same_draft_streamed_or_whole(client: httpx.Client):
+    body = {**POST, "seed": 4, "max_new_tokens": 20}
+    whole = client.post("/v1/draft", json=body).json()
+    with client.stream("POST", "/v1/draft", json={**body, "stream": True}) as answer:
+        lines = [line.removeprefix("data: ") for line in answer.iter_lines() if line]
+    assert lines[-1] == "[DONE]"
+    *pieces, last = [json.loads(line) for line in lines[:-1]]
+    assert "".join(piece["text"] for piece in pieces) == whole["reply"]
+    assert last["usage"] == whole["usage"]
+
+
+def test_the_openai_client_talks_to_both_roles(openai: OpenAI):
+    assert [model.id for model in openai.models.list()] == ["llumi-gm", "llumi-im"]
+    for model in ("llumi-gm", "llumi-im"):
+        answer = openai.chat.completions.create(
+            model=model, messages=[{"role": "user", "content": f"Hello {MARKER}"}], max_tokens=8, seed=3, temperature=0.5
+        )
+        assert answer.choices[0].finish_reason in {"stop", "length"}
+        assert answer.usage is not None
+        assert answer.system_fingerprint.startswith("base@")
+
+
+def test_the_openai_client_streams(openai: OpenAI):
+    asked = {"model": "llumi-gm", "messages": [{"role": "user", "content": f"Hello {MARKER}"}], "max_tokens": 30, "seed": 3}
+    whole = openai.chat.completions.create(**asked)
+    chunks = list(openai.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == whole.choices[0].message.content
+    assert len(chunks) > 3
+    assert chunks[-1].usage == whole.usage
+
+
+def test_the_openai_client_understands_the_errors(openai: OpenAI):
+    messages = [{"role": "user", "content": f"Hello {MARKER}"}]
+    with pytest.raises(NotFoundError, match="no such model"):
+        openai.chat.completions.create(model=MARKER, messages=messages)
+    too_long = [{"role": "user", "content": f"{MARKER} " * CONTEXT_TOKENS}]
+    for stream in (False, True):
+        with pytest.raises(BadRequestError, match=f"context is {CONTEXT_TOKENS} tokens") as refusal:
+            openai.chat.completions.create(model="llumi-gm", messages=too_long, stream=stream)
+        assert refusal.value.code == "context_length_exceeded"
+    with pytest.raises(APIStatusError, match="temperature") as invalid:
+        openai.chat.completions.create(model="llumi-gm", messages=messages, temperature=-1)
+    assert invalid.value.status_code == 422
+
+
+def test_a_client_that_leaves_cancels_the_generation(client: httpx.Client):
+    with client.stream("POST", "/v1/draft", json={**POST, "max_new_tokens": 15000, "temperature": 0, "stream": True}) as answer:
+        next(answer.iter_lines())
+        request_id = answer.headers["x-request-id"]
+    wait_until(lambda: any(request_id in line and "CANCELLED" in line for line in replica_log_lines("gm")))
+
+
+def test_health_is_ready_on_both_sides(client: httpx.Client):
+    answer = client.get("/healthz")
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "ok"
+    assert all(role["ready"] and role["model"].startswith("base@") for role in answer.json()["roles"].values())
+
+
+def test_im_down_leaves_gm_going_and_comes_back(client: httpx.Client):
+    [killed] = [actor for actor in ray.util.list_named_actors(all_namespaces=True) if "#im#" in actor["name"]]
+    ray.kill(ray.get_actor(**killed))
+    wait_until(lambda: client.get("/healthz").json()["status"] == "degraded")
+    assert client.post("/v1/draft", json=POST).status_code == 200
+    wait_until(lambda: client.get("/healthz").json()["status"] == "ok")
+    assert client.post("/v1/improve", json={**POST, "draft": MARKER}).status_code == 200
+
+
+def test_a_port_in_use_is_one_line(url: str):
+    port = int(url.rsplit(":", 1)[1])
+    with pytest.raises(ServeError, match=rf"^127\.0\.0\.1:{port}: the port is in use; .*--set serve\.port={port + 1}$"):
+        check_port("127.0.0.1", port)
+    with pytest.raises(ServeError, match=r"serve\.host: 192\.0\.2\.77"):
+        check_port("192.0.2.77", port)
+
+
+def test_a_second_service_on_the_cluster_is_refused_and_the_first_goes_on(
+    client: httpx.Client, tiny_model: Path, tmp_path: Path
+):
+    config = service_config(tmp_path, tiny_model)
+    ensure_base(config, Storage.open(config.storage))
+    with pytest.raises(ServeError, match="serves already"):
+        serve(config)
+    assert client.get("/healthz").json()["status"] == "ok"
+
+
+def test_a_port_that_was_just_closed_is_free():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            server.accept()[0].close()
+            connection.close()
+    check_port("127.0.0.1", port)
+
+
+def test_the_proxy_listens_where_it_was_told_only(url: str):
+    port = int(url.rsplit(":", 1)[1])
+    with socket.socket() as elsewhere:
+        elsewhere.bind(("127.0.0.2", port))
+
+
+def test_no_text_of_a_person_reaches_a_log(client: httpx.Client, openai: OpenAI):
+    """Last on purpose: the routes above were all asked with the marker; here come the errors again."""
+    for path in ("/v1/draft", "/v1/improve", "/v1/chat/completions"):
+        client.post(path, json={"post": MARKER, "draft": MARKER, MARKER: MARKER})
+        client.post(path, content=f'{{"post": "{MARKER}')
+    client.post("/v1/draft", json={"post": f"{MARKER} " * CONTEXT_TOKENS})
+    client.post("/v1/improve", json={**POST, "draft": MARKER, "stream": True})
+    client.get(f"/v1/{MARKER}")
+    wait_until(lambda: any("404" in line for line in replica_log_lines("router")))
+    logs = [file for file in log_folder().rglob("*") if file.is_file()]
+    assert any("replica_" in file.name for file in logs)
+    assert [file.name for file in logs if MARKER.encode() in file.read_bytes()] == []
+
+
+def log_folder() -> Path:
+    return Path(ray._private.worker.global_worker.node.get_logs_dir_path())
+
+
+def replica_log_lines(deployment: str) -> list[str]:
+    files = log_folder().glob(f"serve/replica_{APPLICATION}_{deployment}_*.log")
+    return [line for file in files for line in file.read_text().splitlines()]

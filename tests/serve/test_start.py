@@ -1,0 +1,72 @@
+"""A service that cannot start says why in one line, and leaves nothing half up."""
+
+import importlib.util
+import socket
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ray")
+
+from ray import serve as ray_serve
+
+from llumi.config import Config
+from llumi.errors import ArtifactError, ConfigError, EngineError, ModelError, ServeError
+from llumi.models import ensure_base
+from llumi.serve.app import serve, stop_serving
+from llumi.storage import Storage
+from tests.conftest import free_port
+
+pytestmark = pytest.mark.ray
+
+
+def with_serve(config: Config, **keys: object) -> Config:
+    return config.model_copy(update={"serve": config.serve.model_copy(update={"port": free_port(), **keys})})
+
+
+def test_a_model_that_is_not_there_is_named(config: Config, ray_cluster: None):
+    with pytest.raises(ArtifactError, match="models/base: no such artifact"):
+        serve(with_serve(config))
+
+
+def test_what_the_cluster_cannot_hold_is_named(config: Config, ray_cluster: None):
+    ensure_base(config, Storage.open(config.storage))
+    gpus = config.serve.engine.model_copy(update={"num_gpus": 1})
+    with pytest.raises(ConfigError, match=r"serve\.engine\.num_gpus: 2 engines of 1 GPU each do not fit"):
+        serve(with_serve(config, engine=gpus))
+
+
+def test_a_port_in_use_is_said_before_anything_starts(config: Config, ray_cluster: None):
+    ensure_base(config, Storage.open(config.storage))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ServeError, match=f"{port}: the port is in use"):
+            serve(with_serve(config, port=port))
+    assert ray_serve.status().proxies == {}
+
+
+def test_a_model_without_tokenizer_is_said_before_anything_starts(config: Config, ray_cluster: None):
+    storage = Storage.open(config.storage)
+    ensure_base(config, storage)
+    (Path(storage.path("models/base")) / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match=r"base: no tokenizer \(tokenizer\.json\)"):
+        serve(with_serve(config))
+    assert ray_serve.status().proxies == {}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="needs an environment without vLLM")
+def test_a_replicas_own_error_comes_back_and_nothing_stays_up(config: Config, ray_cluster: None):
+    ensure_base(config, Storage.open(config.storage))
+    absent = with_serve(config, engine=config.serve.engine.model_copy(update={"kind": "vllm"}))
+    with pytest.raises(EngineError, match="pip install vllm") as problem:
+        serve(absent)
+    assert "\n" not in str(problem.value)
+    assert ray_serve.status().applications == {}
+    with socket.create_server(("127.0.0.1", absent.serve.port)):
+        pass
+
+
+def test_stopping_where_nothing_runs_is_quiet(ray_cluster: None):
+    stop_serving()
+    stop_serving()

@@ -1,0 +1,105 @@
+"""The whole line through `llumi demo`: real Ray, two gloo ranks under DeepSpeed, the random two-layer model."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from llumi.config import StorageConfig
+from llumi.demo import DRAFT, POST
+from llumi.storage import Storage
+from tests.outbound import Watched, clean_environment, stays_here, watch
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+SMALL = [
+    "train.max_length=1000",
+    "train.sft.max_steps=2",
+    "train.dpo1.max_steps=2",
+    "generate.max_posts=4",
+    "generate.max_new_tokens=6",
+    "serve.max_new_tokens=8",
+]
+MODELS = ["base", "gm-dpo1", "gm-sft", "im-dpo1", "im-sft"]
+GENERATIONS = ["gm-base", "gm-dpo1", "gm-sft", "im-base", "im-dpo1", "im-sft"]
+
+
+@dataclass(frozen=True)
+class Demo:
+    run: Watched
+    folder: Path
+    ray_folder: Path
+    environment: dict[str, str]
+    overrides: list[str]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Demo]:
+    home = tmp_path_factory.mktemp("home")
+    # Ray's sockets must have short paths.
+    ray_folder = Path(tempfile.mkdtemp(prefix="llumi-", dir="/tmp"))
+    environment = clean_environment(home) | {"RAY_TMPDIR": str(ray_folder)}
+    overrides = [part for value in [f"train.base={tiny_model}", *SMALL] for part in ("--set", value)]
+    folder = home / "demo"
+    command = [sys.executable, "-m", "llumi.cli", "demo", "--folder", str(folder), "--posts", "120", *overrides]
+    run = watch(command, environment, home / "watch", timeout=840)
+    yield Demo(run, folder, ray_folder, environment, overrides)
+    shutil.rmtree(ray_folder, ignore_errors=True)
+
+
+def test_it_ends_with_a_draft_a_revision_the_report_and_what_to_try_next(demo: Demo) -> None:
+    assert demo.run.returncode == 0, demo.run.output[-3000:]
+    for expected in ("GM drafts (gm-dpo1", "IM revises (im-dpo1", "llumi serve --set", "llumi pipeline --set"):
+        assert expected in demo.run.output
+    report = Path(re.findall(r"The report: (\S+)", demo.run.output)[0])
+    assert "<svg" in report.read_text(encoding="utf-8")
+
+
+def test_every_artifact_of_the_line_stands_with_its_lineage(demo: Demo) -> None:
+    storage = Storage.open(StorageConfig(uri=str(demo.folder)))
+    assert [m.name for m in storage.list("models")] == MODELS
+    assert [m.name for m in storage.list("generations")] == GENERATIONS
+    assert [m.name for m in storage.list("evaluations")] == ["default"]
+    assert [i.name for i in storage.manifest("models/gm-dpo1").inputs] == ["models/gm-sft", "pairs/default"]
+    assert [i.name for i in storage.manifest("models/im-sft").inputs] == ["models/base", "pairs/default"]
+
+
+def test_its_processes_open_no_connection_beyond_loopback(demo: Demo) -> None:
+    assert demo.run.num_connections_seen > 0
+    assert demo.run.beyond_loopback == set()
+
+
+def test_no_text_reaches_a_log_of_ray(demo: Demo) -> None:
+    logs = [path for path in demo.ray_folder.rglob("logs/**/*") if path.is_file()]
+    assert logs
+    for path in logs:
+        content = path.read_text(errors="replace")
+        assert POST[:40] not in content, path.name
+        assert DRAFT[:30] not in content, path.name
+
+
+def test_a_second_attempt_finds_every_step_standing(demo: Demo) -> None:
+    here = [f"storage.uri={demo.folder}", f"corpus.uri={demo.folder / 'corpus'}"]
+    same = [part for value in here for part in ("--set", value)] + demo.overrides
+    config = Path(__file__).parents[1] / "llumi" / "demo.yaml"
+    command = [sys.executable, "-m", "llumi.cli", "pipeline", "--config", str(config), *same]
+    again = subprocess.run(command, env=demo.environment, capture_output=True, text=True, check=False, timeout=120)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("stands ") == 1 + len(MODELS) - 1 + len(GENERATIONS) + 1
+    assert "published" not in again.stdout
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "::ffff:127.0.0.1", "localhost", "0.0.0.0"])
+def test_the_watch_lets_loopback_pass(host: str) -> None:
+    assert stays_here(host)
+
+
+def test_the_watch_sees_an_attempt_to_leave(tmp_path: Path) -> None:
+    code = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('192.0.2.1', 9))"
+    seen = watch([sys.executable, "-c", code], clean_environment(tmp_path), tmp_path / "watch", timeout=60)
+    assert seen.beyond_loopback == {"socket.connect 192.0.2.1"}

@@ -1,0 +1,37 @@
+"""The README and its pages tell the truth: commands, keys and links that they name are there."""
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from llumi.cli import app
+from llumi.config import load_config
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMAND = re.compile(r"(?:^|`)llumi ((?:[a-z]+ ?)+)", re.MULTILINE)
+SETTING = re.compile(r"\b((?:corpus|evaluate|generate|pairs|ray|serve|storage|train)\.[a-z_0-9.]+=[^\s`,]+)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_exist(page: Path) -> None:
+    for words in COMMAND.findall(page.read_text(encoding="utf-8")):
+        command = typer.main.get_command(app)
+        for word in words.split():
+            if not hasattr(command, "commands"):
+                break
+            assert word in command.commands, f"llumi {words}"
+            command = command.commands[word]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_settings_are_accepted(page: Path) -> None:
+    load_config(ROOT / "ray_config.yaml", SETTING.findall(page.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
