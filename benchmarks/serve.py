@@ -1,0 +1,145 @@
+"""What the router adds: latency and requests/s over the `echo` engine, against a bare FastAPI app around the same engine.
+
+    python benchmarks/serve.py [--requests 300] [--json]
+
+Both answer the same draft on loopback, one after the other in one run; figures are medians over `--repeats` rounds.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import multiprocessing
+import socket
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+
+import httpx
+
+from llumi.config import Config, load_config
+from llumi.ray_session import ray_session
+
+BODY = {"post": "I moved to a new town and I feel lonely in the evenings.", "max_new_tokens": 16, "seed": 1}
+CLIENTS = (1, 16)
+
+
+def bare_app(port: int) -> None:
+    """FastAPI and uvicorn around one engine, and nothing else."""
+    import uvicorn
+    from fastapi import FastAPI
+
+    from llumi.config import ServeConfig
+    from llumi.engine.echo import EchoEngine
+    from llumi.serve.api import DraftBody, ServedModel, draft_answer
+
+    app, engine, config = FastAPI(), EchoEngine(), ServeConfig()
+
+    @app.post("/v1/draft")
+    async def draft(body: DraftBody) -> dict:
+        deltas = [delta async for delta in engine.generate(body.request(config))]
+        return draft_answer("reply", ServedModel("echo", "0"), deltas[-1])
+
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="error")
+
+
+@contextlib.contextmanager
+def bare(port: int) -> Iterator[str]:
+    """The bare app in a process of its own."""
+    process = multiprocessing.get_context("spawn").Process(target=bare_app, args=(port,), daemon=True)
+    process.start()
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(300):
+        with contextlib.suppress(httpx.HTTPError):
+            httpx.post(f"{url}/v1/draft", json=BODY, trust_env=False)
+            break
+        time.sleep(0.1)
+    yield url
+    process.terminate()
+    process.join()
+
+
+@contextlib.contextmanager
+def routed(config: Config) -> Iterator[str]:
+    """The service on a local cluster."""
+    from llumi.serve.app import serve, stop_serving
+
+    with ray_session(config.ray):
+        yield serve(config)
+        stop_serving()
+
+
+async def load(url: str, clients: int, requests: int) -> tuple[list[float], float]:
+    """Seconds of each request, and of the whole round."""
+    seconds: list[float] = []
+    left = iter(range(requests))
+
+    async def one_client() -> None:
+        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as client:
+            for _ in left:
+                started = time.perf_counter()
+                (await client.post("/v1/draft", json=BODY)).raise_for_status()
+                seconds.append(time.perf_counter() - started)
+
+    started = time.perf_counter()
+    await asyncio.gather(*(one_client() for _ in range(clients)))
+    return seconds, time.perf_counter() - started
+
+
+def measure(url: str, clients: int, requests: int, repeats: int) -> dict[str, float]:
+    """Medians over the rounds, after one to warm up."""
+    asyncio.run(load(url, clients, max(clients, requests // 5)))
+    rounds = [asyncio.run(load(url, clients, requests)) for _ in range(repeats)]
+    percentiles = [statistics.quantiles(seconds, n=100) for seconds, _ in rounds]
+    return {
+        "p50_ms": 1000 * statistics.median(cut[49] for cut in percentiles),
+        "p99_ms": 1000 * statistics.median(cut[98] for cut in percentiles),
+        "requests_per_second": statistics.median(requests / whole for _, whole in rounds),
+    }
+
+
+def compare(requests: int, repeats: int) -> dict[str, dict[str, float]]:
+    """The figures by number of clients."""
+    with tempfile.TemporaryDirectory() as store:
+        config = load_config(None, [f"storage.uri={store}", f"serve.port={_free_port()}", "serve.engine.kind=echo"])
+        with bare(_free_port()) as url:
+            plain = {clients: measure(url, clients, requests, repeats) for clients in CLIENTS}
+        with routed(config) as url:
+            ours = {clients: measure(url, clients, requests, repeats) for clients in CLIENTS}
+    return {f"{clients} clients": _row(plain[clients], ours[clients]) for clients in CLIENTS}
+
+
+def _row(plain: dict[str, float], ours: dict[str, float]) -> dict[str, float]:
+    row = {f"bare_{key}": value for key, value in plain.items()} | {f"router_{key}": value for key, value in ours.items()}
+    row["added_p50_ms"] = ours["p50_ms"] - plain["p50_ms"]
+    row["added_p99_ms"] = ours["p99_ms"] - plain["p99_ms"]
+    row["requests_per_second_ratio"] = ours["requests_per_second"] / plain["requests_per_second"]
+    return {key: round(value, 3) for key, value in row.items()}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=300, help="requests per round")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    figures = compare(arguments.requests, arguments.repeats)
+    if arguments.json:
+        print(json.dumps(figures))
+        return
+    for clients, row in figures.items():
+        print(f"\n{clients}")
+        for name, value in row.items():
+            print(f"  {name:34}{value:10.3f}")
+
+
+if __name__ == "__main__":
+    main()
