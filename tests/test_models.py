@@ -5,7 +5,7 @@ import pytest
 
 from llumi.config import Config
 from llumi.errors import ModelError
-from llumi.models import WHEELS, check_model_folder, ensure_base, fetch_model, newest_model
+from llumi.models import WHEELS, add_model, check_model_folder, ensure_base, fetch_model, newest_model
 from llumi.storage import Storage
 
 
@@ -48,6 +48,23 @@ def test_a_base_that_is_no_folder_is_refused_before_anything_is_written(config: 
     train = config.train.model_copy(update={"base": "mistralai/Mistral-7B"})
     with pytest.raises(ModelError, match=r"train\.base: mistralai/Mistral-7B is no folder"):
         ensure_base(config.model_copy(update={"train": train}), storage)
+    assert storage.list("models") == []
+
+
+def test_a_second_model_is_brought_in_under_its_own_name(config: Config, tiny_model: Path, tmp_path: Path) -> None:
+    storage = Storage.open(config.storage)
+    manifest = add_model(config, storage, "teacher-7b", tiny_model)
+    assert manifest.reference == "models/teacher-7b"
+    check_model_folder(fetch_model(storage, "teacher-7b"))
+    again = add_model(config, storage, "teacher-7b", shutil.copytree(tiny_model, tmp_path / "copy"))
+    assert again.fingerprint == manifest.fingerprint
+
+
+@pytest.mark.parametrize("name", ["base", "im-sft", "gm-mine", "mine-drafts", "../mine", "Mine", ""])
+def test_a_name_that_the_line_itself_gives_is_refused(name: str, config: Config, tiny_model: Path) -> None:
+    storage = Storage.open(config.storage)
+    with pytest.raises(ModelError, match="not a name for a model that is brought in"):
+        add_model(config, storage, name, tiny_model)
     assert storage.list("models") == []
 
 

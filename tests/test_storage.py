@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -5,7 +6,7 @@ import pytest
 
 from llumi.config import StorageConfig
 from llumi.errors import ArtifactError, StoreError
-from llumi.storage import Draft, Input, Storage, fingerprint
+from llumi.storage import Draft, Input, Storage, cached_copy, delete_stale_copies, fingerprint
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -45,6 +46,34 @@ def test_beginning_again_withdraws_what_stood_and_clears_what_a_failed_attempt_l
     assert storage.read_table("pairs/one", "rows").num_rows == 2
     files = storage.filesystem.get_file_info(pa.fs.FileSelector(storage.path("pairs/one"), recursive=True))
     assert {Path(f.path).name for f in files if f.type == pa.fs.FileType.File} == {"part-0.parquet", "manifest.json"}
+
+
+def test_a_manifest_is_replaced_in_one_step_and_what_it_does_not_list_is_swept(storage: Storage) -> None:
+    draft = storage.begin("pairs", "one")
+    publish(draft, TABLE)
+    old = storage.manifest("pairs/one")
+    entry = draft.write_table("rows/part-0-new.parquet", TABLE.slice(2))
+    assert storage.read_table("pairs/one", "rows").num_rows == 3
+    storage.replace(replace(old, files=(entry,)))
+    assert storage.read_table("pairs/one", "rows").num_rows == 1
+    assert replace(storage.manifest("pairs/one"), files=old.files) == old
+    assert storage.sweep(storage.manifest("pairs/one")) == 1
+    assert storage.sweep(storage.manifest("pairs/one")) == 0
+    files = storage.filesystem.get_file_info(pa.fs.FileSelector(storage.path("pairs/one"), recursive=True))
+    assert {Path(f.path).name for f in files if f.type == pa.fs.FileType.File} == {"part-0-new.parquet", "manifest.json"}
+
+
+def test_copies_of_what_stood_before_are_deleted(storage: Storage, tmp_path: Path) -> None:
+    for name in ("one", "one-two"):
+        publish(storage.begin("models", name), TABLE)
+    stale = cached_copy(storage.manifest("models/one"))
+    publish(storage.begin("models", "one"), TABLE.slice(1))
+    kept = [cached_copy(storage.manifest(f"models/{name}")) for name in ("one", "one-two")]
+    unfinished = stale.with_name(".one-ab12_xyz")
+    for folder in (stale, unfinished, *kept):
+        folder.mkdir(parents=True)
+    assert delete_stale_copies(storage.manifest("models/one")) == 2
+    assert set(stale.parent.iterdir()) == set(kept)
 
 
 def test_fetch_gives_a_local_copy_of_a_whole_folder(storage: Storage, tmp_path: Path) -> None:

@@ -2,19 +2,24 @@
 
 import contextlib
 import hashlib
+import io
 import os
 import re
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
+import polars as pl
+import pyarrow as pa
 import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 import zstandard
 
 from llumi.config import Config
-from llumi.corpus.clean import Kind
+from llumi.corpus.reddit import COLUMNS, Kind
 from llumi.errors import CorpusError, StoreError
 from llumi.storage import digest, open_s3
 
@@ -26,12 +31,22 @@ MAX_LINE_BYTES = 64 * 2**20
 _READ_BYTES = 32 * 2**10  # compressed; small, since it may unfold to thousands of times its size
 _BUFFER_BYTES = 4 * 2**20
 _END_BYTES = 64
-_EXPECTED = "expected NAME_submissions and NAME_comments (or RS_* and RC_*), plain or .zst"
+_PARQUET_ROWS = 2**15
+_EXPECTED = "expected NAME_submissions and NAME_comments (or RS_* and RC_*), plain, .zst, .gz or .parquet"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE = b"\x2a\x4d\x18"  # after a byte 0x50 to 0x5f
+_GZIP_MAGIC = b"\x1f\x8b"
+_PARQUET_MAGIC = b"PAR1"
 _DUMP_NAME = re.compile(
-    r"(?:(?P<name>.+)_(?P<side>submissions|comments)|(?P<monthly>RS|RC)_.+?)(?:\.(?:ndjson|jsonl|json))?(?:\.zst)?"
+    r"(?:(?P<name>.+)_(?P<side>submissions|comments)|(?P<monthly>RS|RC)_.+?)"
+    r"(?:\.(?:ndjson|jsonl|json))?(?:\.(?:zst|gz|parquet))?"
 )
+_NAMED: dict[Kind, tuple[str, ...]] = {
+    "posts": ("id", "subreddit", "author", "created_utc", "score", "title", "selftext"),
+    "comments": ("id", "link_id", "parent_id", "subreddit", "author", "created_utc", "score", "body"),
+}
+Form = Literal["plain", "zstd", "gzip", "parquet"]
+_FORM_OF_SUFFIX: dict[str, Form] = {".zst": "zstd", ".gz": "gzip", ".parquet": "parquet"}
 _WILDCARD = re.compile(r"[*?\[]")
 
 
@@ -44,7 +59,7 @@ class Dump:
     kind: Kind
     num_bytes: int
     modified_ns: int
-    is_compressed: bool
+    form: Form
 
     @property
     def name(self) -> str:
@@ -124,7 +139,7 @@ def iter_chunks(filesystem: pafs.FileSystem, dump: Dump, chunk_bytes: int = CHUN
     """
     with _readable(dump.uri), filesystem.open_input_stream(dump.path, compression=None, buffer_size=_BUFFER_BYTES) as stream:
         source = _Source(stream)
-        text = _decompressed(source) if dump.is_compressed else _plain(source)
+        text = _text(source, dump, filesystem)
         index, start, size = 0, 0, 0
         pending: list[bytes] = []
         for block in text:
@@ -167,7 +182,7 @@ class _Source:
         return self._sha256.hexdigest()
 
 
-def _decompressed(source: _Source) -> Iterator[bytes]:
+def _unzstd(source: _Source) -> Iterator[bytes]:
     """The text of all frames.
 
     Frame by frame, because a stream reader takes the end of a cut file for the end of the text.
@@ -189,6 +204,55 @@ def _decompressed(source: _Source) -> Iterator[bytes]:
             if frame.eof:
                 frame = None
     source.is_cut = frame is not None
+
+
+def _text(source: _Source, dump: Dump, filesystem: pafs.FileSystem) -> Iterator[bytes]:
+    match dump.form:
+        case "zstd":
+            return _unzstd(source)
+        case "gzip":
+            return _gunzip(source)
+        case "parquet":
+            return _rows_as_lines(source, dump, filesystem)
+        case "plain":
+            return _plain(source)
+
+
+def _gunzip(source: _Source) -> Iterator[bytes]:
+    """The text of all members of a gzip file."""
+    member, blocks = None, source.blocks(_READ_BYTES)
+    for block in blocks:
+        rest = block
+        while rest:
+            member = member or zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+            try:
+                text = member.decompress(rest)
+            except zlib.error:
+                deque(blocks, maxlen=0)  # what follows the damage is read for its hash alone
+                break
+            if text:
+                yield text
+            rest = member.unused_data
+            if member.eof:
+                member = None
+    source.is_cut = member is not None
+
+
+def _rows_as_lines(source: _Source, dump: Dump, filesystem: pafs.FileSystem) -> Iterator[bytes]:
+    """The rows of a Parquet file as the lines that they stand for, so that there is one way to read a record."""
+    with filesystem.open_input_file(dump.path) as file:
+        try:
+            parquet = pq.ParquetFile(file)
+        except pa.ArrowInvalid:
+            raise CorpusError(f"{dump.uri}: not a whole Parquet file; fetch it again") from None
+        known = [name for name in parquet.schema_arrow.names if name in COLUMNS[dump.kind]]
+        if "id" not in known:
+            raise CorpusError(f"{dump.uri}: has no column id; expected the columns of a dump ({', '.join(_NAMED[dump.kind])})")
+        for batch in parquet.iter_batches(_PARQUET_ROWS, columns=known):
+            lines = io.BytesIO()
+            pl.DataFrame(pl.from_arrow(batch)).write_ndjson(lines)
+            yield lines.getvalue()
+    deque(source.blocks(_BUFFER_BYTES), maxlen=0)  # for the hash and the size
 
 
 def _plain(source: _Source) -> Iterator[bytes]:
@@ -229,21 +293,31 @@ def _entries(filesystem: pafs.FileSystem, folder: str) -> list[pafs.FileInfo]:
 
 def _both_names(name: str) -> str:
     """What a submissions file and its comments file have in common."""
-    return re.sub(r"_(submissions|comments)|^(RS|RC)(?=_)", "", name.removesuffix(".zst"))
+    return re.sub(r"_(submissions|comments)|^(RS|RC)(?=_)|\.(zst|gz|parquet)$", "", name)
 
 
 def _inspect(filesystem: pafs.FileSystem, info: pafs.FileInfo, scheme: str) -> Dump:
     """The entry as a dump, once its first bytes agree with its name."""
     uri = f"{scheme}{info.path}"
     with _readable(uri), filesystem.open_input_stream(info.path, compression=None) as stream:
-        magic = stream.read(4)
-    is_zstd = magic == _ZSTD_MAGIC or (magic[1:] == _ZSTD_SKIPPABLE and magic[0] >> 4 == 5)
-    if info.base_name.endswith(".zst") and not is_zstd:
-        problem = "begins with other bytes than zstd does" if magic else "is empty, 0 bytes long"
-        raise CorpusError(f"{uri}: not a zstd file ({problem}); fetch it again, or drop .zst from the name of plain text")
+        form = _form(stream.read(4))
+    promised = _FORM_OF_SUFFIX.get(PurePosixPath(info.base_name).suffix)
+    if promised and form != promised:
+        problem = f"begins with other bytes than {promised} does" if info.size else "is empty, 0 bytes long"
+        raise CorpusError(
+            f"{uri}: not a {promised} file ({problem}); fetch it again, or name it after what it is (no suffix for plain text)"
+        )
     match = _DUMP_NAME.fullmatch(info.base_name)
     is_posts = match is not None and (match["side"] == "submissions" or match["monthly"] == "RS")
-    return Dump(uri, info.path, "posts" if is_posts else "comments", info.size, info.mtime_ns or 0, is_zstd)
+    return Dump(uri, info.path, "posts" if is_posts else "comments", info.size, info.mtime_ns or 0, form)
+
+
+def _form(magic: bytes) -> Form:
+    if magic == _ZSTD_MAGIC or (magic[1:] == _ZSTD_SKIPPABLE and magic[0] >> 4 == 5):
+        return "zstd"
+    if magic.startswith(_GZIP_MAGIC):
+        return "gzip"
+    return "parquet" if magic == _PARQUET_MAGIC else "plain"
 
 
 @contextlib.contextmanager

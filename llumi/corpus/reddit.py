@@ -1,19 +1,21 @@
-"""One line of a Reddit dump -> Post, Comment or Drop.
+"""Lines of a Reddit dump -> a frame of records in one form.
 
 Dumps were written over fifteen years by several programs: numbers come as strings and floats, identifiers as numbers,
-text with HTML entities, NULs and half emojis. Here every such form becomes one; what the form alone rules out (no
-usable score, text that was taken away, a record that a moderator set) becomes a Drop with its reason.
+text with HTML entities, NULs and half emojis. Most lines have the usual form, and a columnar parser takes them by the
+block; a line with anything unusual in it is read once more by itself, and comes out in the same form.
 """
 
 import html
+import io
 import json
 import re
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import orjson
+import polars as pl
 
-from llumi.records import Comment, Drop, Post
-
+Kind = Literal["posts", "comments"]
 Record = dict[str, Any]
 
 POST_PREFIX = "t3_"
@@ -22,67 +24,63 @@ _MAX_INTEGER = 2**53  # the largest that JSON carries exactly; far from overflow
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]*);")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_PLACEHOLDER = re.compile(r"\[\s*(?:deleted|removed)(?: by [a-z ]+)?\s*\]", re.IGNORECASE)
-_OFFICIAL = ("moderator", "admin")
+_FEW_LINES = 64  # among which a line that the columnar parser refuses is no longer searched for, but all read singly
+
+_COMMON = {
+    "community": pl.String,
+    "author": pl.String,
+    "created_utc": pl.Int64,
+    "score": pl.Int64,
+    "retrieved_on": pl.Int64,
+    "is_stickied": pl.Boolean,
+    "distinguished": pl.String,
+    "was_removed": pl.Boolean,
+    "was_deleted_later": pl.Boolean,
+}
+RECORDS: dict[Kind, dict[str, Any]] = {
+    "posts": {"id": pl.String, **_COMMON, "is_text": pl.Boolean, "title": pl.String, "body": pl.String},
+    "comments": {
+        "id": pl.String,
+        "post_id": pl.String,
+        "is_top_level": pl.Boolean,
+        **_COMMON,
+        "is_own": pl.Boolean,
+        "body": pl.String,
+    },
+}
+"""The form of a record: ids bare, absent text "", absent times 0; `score` is null where it says nothing.
+
+`retrieved_on` orders several captures of one record. `is_own`: the asker's own reply, as far as the dump marks it.
+"""
+
+_RAW_COMMON = (
+    "id subreddit author created_utc score retrieved_on retrieved_utc stickied distinguished removed_by_category _meta".split()
+)
+_RAW: dict[Kind, list[str]] = {
+    "posts": [*_RAW_COMMON, "is_self", "title", "selftext"],
+    "comments": [*_RAW_COMMON, "link_id", "parent_id", "is_submitter", "score_hidden", "body"],
+}
+COLUMNS = {kind: frozenset(names) for kind, names in _RAW.items()}
+"""The fields of a dump that are read."""
 
 
-class MalformedLineError(ValueError):
-    """A line that holds no record; it carries nothing of the line."""
-
-
-def parse_post(line: bytes) -> Post | Drop:
-    """One line of a submissions file, without its line break; raises MalformedLineError where it holds no record."""
-    record = _record(line)
-    title, body = _text(record.get("title")), _text(record.get("selftext"))
-    reason = _post_reason(record, title, body)
-    if reason:
-        return Drop(
-            reason,
-            id=_identifier(record),
-            post_id=_identifier(record),
-            community=_text(record.get("subreddit")),
-            score=_integer(record.get("score")),
-            retrieved_on=_retrieved_on(record),
-        )
-    return Post(
-        id=_identifier(record),
-        community=_text(record.get("subreddit")),
-        author=_text(record.get("author")),
-        created_utc=_integer(record.get("created_utc")) or 0,
-        score=_integer(record.get("score")) or 0,
-        title=title,
-        body=body,
-        retrieved_on=_retrieved_on(record),
-    )
-
-
-def parse_comment(line: bytes) -> Comment | Drop:
-    """One line of a comments file, without its line break; raises MalformedLineError where it holds no record."""
-    record = _record(line)
-    post_id, parent_id = _thread(record)
-    body, score = _text(record.get("body")), _score(record)
-    reason = _comment_reason(record, post_id, body)
-    if reason is None and score is not None:
-        return Comment(
-            id=_identifier(record),
-            post_id=post_id,
-            parent_id=parent_id,
-            community=_text(record.get("subreddit")),
-            author=_text(record.get("author")),
-            created_utc=_integer(record.get("created_utc")) or 0,
-            score=score,
-            body=body,
-            retrieved_on=_retrieved_on(record),
-        )
-    return Drop(
-        reason or "no_score",
-        id=_identifier(record),
-        post_id=post_id,
-        parent_id=parent_id,
-        community=_text(record.get("subreddit")),
-        score=score,
-        retrieved_on=_retrieved_on(record),
-    )
+def read_records(lines: bytes, kind: Kind) -> tuple[pl.DataFrame, int]:
+    """The records of whole lines, in their order (RECORDS), and how many lines hold none; blank lines are no lines."""
+    try:
+        # Everything as text: for a number in quotes a column of numbers would refuse the whole block.
+        raw = pl.read_ndjson(io.BytesIO(lines), schema=dict.fromkeys(_RAW[kind], pl.String))
+    except pl.exceptions.PolarsError:
+        return _read_halves(lines, kind)
+    unusual = raw.select(_is_unusual(kind)).to_series()
+    if not unusual.any():
+        return _usual(raw, kind), 0
+    rows = _split(lines)
+    if len(rows) != raw.height:  # the parser takes other lines for blank ones than Python does
+        singly, num_malformed = _read_singly(enumerate(rows), kind)
+        return singly.drop("line"), num_malformed
+    frame = _usual(raw, kind).with_row_index("line").filter(~unusual)
+    singly, num_malformed = _read_singly(((line, rows[line]) for line in unusual.arg_true()), kind)
+    return pl.concat([frame, singly]).sort("line").drop("line"), num_malformed
 
 
 def base36(number: int) -> str:
@@ -94,49 +92,109 @@ def base36(number: int) -> str:
     return digits
 
 
-def _post_reason(record: Record, title: str, body: str) -> str | None:
-    if record.get("is_self") is False:
-        return "not_text_post"
-    if _is_placeholder(body) or _is_placeholder(title):
-        return "removed_text"
-    return _common_reason(record)
+def _read_halves(lines: bytes, kind: Kind) -> tuple[pl.DataFrame, int]:
+    """The same for a block that the columnar parser refuses: it names no line, so the line is searched for."""
+    rows = _split(lines)
+    if len(rows) <= _FEW_LINES:
+        singly, num_malformed = _read_singly(enumerate(rows), kind)
+        return singly.drop("line"), num_malformed
+    middle = len(rows) // 2
+    (first, num_first), (second, num_second) = (
+        read_records(b"\n".join(half), kind) for half in (rows[:middle], rows[middle:])
+    )
+    return pl.concat([first, second]), num_first + num_second
 
 
-def _comment_reason(record: Record, post_id: str, body: str) -> str | None:
-    if not post_id:
-        return "no_post"
-    if _is_placeholder(body):
-        return "removed_text"
-    if record.get("is_submitter") is True:
-        return "own_reply"  # the asker's thanks are often endorsed, and are no support for the asker
-    return _common_reason(record)
+def _split(lines: bytes) -> list[bytes]:
+    return [line for line in lines.split(b"\n") if line and not line.isspace()]
 
 
-def _common_reason(record: Record) -> str | None:
-    """What posts and comments are dropped for alike."""
-    if record.get("removed_by_category"):
-        return "removed_text"
-    if not record.get("subreddit"):
-        return "no_community"
-    author = _text(record.get("author"))
-    if not author or _is_placeholder(author):
-        return "deleted_author"
-    meta = record.get("_meta")
-    if isinstance(meta, dict) and meta.get("was_deleted_later"):
-        return "deleted_later"
-    if record.get("distinguished") in _OFFICIAL:
-        return "moderator"
-    return "stickied" if record.get("stickied") is True else None
+def _is_unusual(kind: Kind) -> pl.Expr:
+    """Whether a row needs a closer look: a number that is none, an identifier without its prefix, NULs.
+
+    The columnar parser also makes a NUL of half an emoji.
+    """
+    numbers = [pl.col(name) for name in ("created_utc", "score", "retrieved_on", "retrieved_utc")]
+    texts = ["author", "body"] if kind == "comments" else ["author", "title", "selftext"]
+    signs = [
+        pl.col("id").is_null() | (pl.col("id") == ""),
+        *(number.is_not_null() & _integer_column(number).is_null() for number in numbers),
+        *(pl.col(name).str.contains("\0", literal=True) for name in texts),
+    ]
+    if kind == "comments":
+        link, parent = pl.col("link_id"), pl.col("parent_id")
+        signs += [
+            link.is_null() | ~link.str.starts_with(POST_PREFIX),
+            parent.is_null() | ~(parent.str.starts_with(POST_PREFIX) | parent.str.starts_with(COMMENT_PREFIX)),
+        ]
+    return pl.any_horizontal(signs)
 
 
-def _record(line: bytes) -> Record:
+def _usual(raw: pl.DataFrame, kind: Kind) -> pl.DataFrame:
+    """The columns of a block as records; rows that are unusual come out as nonsense."""
+    body = "body" if kind == "comments" else "selftext"
+    raw = raw.with_columns(_unescaped(raw[name]) for name in (body, *(["title"] if kind == "posts" else [])))
+    retrieved_on = pl.coalesce(_integer_column(pl.col("retrieved_on")), _integer_column(pl.col("retrieved_utc")))
+    columns = {
+        "id": pl.col("id"),
+        "community": pl.col("subreddit").fill_null(""),
+        "author": pl.col("author").fill_null(""),
+        "created_utc": _integer_column(pl.col("created_utc")).fill_null(0),
+        "score": _integer_column(pl.col("score")),
+        "retrieved_on": retrieved_on.fill_null(0),
+        "is_stickied": _is_true("stickied"),
+        "distinguished": pl.col("distinguished").fill_null(""),
+        "was_removed": (pl.col("removed_by_category") != "").fill_null(False),
+        "was_deleted_later": pl.col("_meta").str.contains(r'"was_deleted_later":\s*true').fill_null(False),
+        "body": pl.col(body).fill_null(""),
+    }
+    if kind == "posts":
+        columns |= {"is_text": (pl.col("is_self") != "false").fill_null(True), "title": pl.col("title").fill_null("")}
+    else:
+        columns |= {
+            "post_id": pl.col("link_id").str.strip_prefix(POST_PREFIX),
+            "is_top_level": pl.col("parent_id").str.starts_with(POST_PREFIX),
+            "score": pl.when(_is_true("score_hidden")).then(None).otherwise(columns["score"]),
+            "is_own": _is_true("is_submitter"),
+        }
+    return raw.select(**{name: columns[name] for name in RECORDS[kind]})
+
+
+def _integer_column(text: pl.Expr) -> pl.Expr:
+    number = text.cast(pl.Int64, strict=False)
+    return pl.when(number.is_between(-_MAX_INTEGER, _MAX_INTEGER)).then(number)
+
+
+def _is_true(name: str) -> pl.Expr:
+    return (pl.col(name) == "true").fill_null(False)
+
+
+def _unescaped(texts: pl.Series) -> pl.Series:
+    """Text without HTML entities; only the few rows that may have one leave the columns."""
+    rows = texts.str.contains("&", literal=True).fill_null(False).arg_true()
+    if not len(rows):
+        return texts
+    return texts.scatter(rows, [_text(text) for text in texts.gather(rows)])
+
+
+def _read_singly(lines: Iterable[tuple[int, bytes]], kind: Kind) -> tuple[pl.DataFrame, int]:
+    """Numbered lines one by one, with their number in the column `line`; and how many hold no record."""
+    records, num_malformed = [], 0
+    for number, line in lines:
+        record = _record(line)
+        if record is None:
+            num_malformed += 1
+        else:
+            records.append({"line": number, **(_comment(record) if kind == "comments" else _post(record))})
+    return pl.DataFrame(records, schema={"line": pl.get_index_type(), **RECORDS[kind]}), num_malformed
+
+
+def _record(line: bytes) -> Record | None:
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError:
         record = _lenient(line)
-    if isinstance(record, dict) and record.get("id"):
-        return record
-    raise MalformedLineError
+    return record if isinstance(record, dict) and record.get("id") else None
 
 
 def _lenient(line: bytes) -> Any:
@@ -144,21 +202,59 @@ def _lenient(line: bytes) -> Any:
     try:
         record = json.loads(line.decode("utf-8-sig", errors="replace"))
     except (ValueError, RecursionError):
-        raise MalformedLineError from None
+        return None
     if isinstance(record, dict):
         return {key: _SURROGATE.sub("\ufffd", value) if isinstance(value, str) else value for key, value in record.items()}
     return record
 
 
-def _thread(record: Record) -> tuple[str, str]:
-    """The bare id of the post, and the prefixed id of what the comment answers; both empty where it names no post.
+def _post(record: Record) -> Record:
+    return {
+        **_common(record),
+        "is_text": record.get("is_self") not in (False, "false"),
+        "title": _text(record.get("title")),
+        "body": _text(record.get("selftext")),
+    }
+
+
+def _comment(record: Record) -> Record:
+    post_id, is_top_level = _thread(record)
+    hidden = _flag(record.get("score_hidden"))
+    return {
+        **_common(record),
+        "post_id": post_id,
+        "is_top_level": is_top_level,
+        **({"score": None} if hidden else {}),  # votes were not shown yet when it was taken: the number says nothing
+        "is_own": _flag(record.get("is_submitter")),
+        "body": _text(record.get("body")),
+    }
+
+
+def _common(record: Record) -> Record:
+    meta = record.get("_meta")
+    return {
+        "id": str(record["id"]),
+        "community": _text(record.get("subreddit")),
+        "author": _text(record.get("author")),
+        "created_utc": _integer(record.get("created_utc")) or 0,
+        "score": _integer(record.get("score")),
+        "retrieved_on": _integer(record.get("retrieved_on")) or _integer(record.get("retrieved_utc")) or 0,
+        "is_stickied": _flag(record.get("stickied")),
+        "distinguished": _text(record.get("distinguished")),
+        "was_removed": bool(record.get("removed_by_category")),
+        "was_deleted_later": isinstance(meta, dict) and meta.get("was_deleted_later") is True,
+    }
+
+
+def _thread(record: Record) -> tuple[str, bool]:
+    """The bare id of the post, "" where it names none, and whether the comment answers the post itself.
 
     Old dumps give the parent as a number, always of a comment, and leave it out where the parent is the post.
     """
     link, parent = _fullname(record.get("link_id"), POST_PREFIX), _fullname(record.get("parent_id"), COMMENT_PREFIX)
     if not link and parent.startswith(POST_PREFIX):
         link = parent
-    return link.removeprefix(POST_PREFIX), parent or link
+    return link.removeprefix(POST_PREFIX), (parent or link).startswith(POST_PREFIX)
 
 
 def _fullname(value: Any, prefix: str) -> str:
@@ -167,19 +263,6 @@ def _fullname(value: Any, prefix: str) -> str:
         return _text(value)
     integer = _integer(number)
     return f"{prefix}{base36(integer)}" if integer and integer > 0 else ""
-
-
-def _identifier(record: Record) -> str:
-    return str(record["id"])
-
-
-def _score(record: Record) -> int | None:
-    """The score, or None where votes were still hidden when the record was taken: the number says nothing then."""
-    return None if record.get("score_hidden") is True else _integer(record.get("score"))
-
-
-def _retrieved_on(record: Record) -> int:
-    return _integer(record.get("retrieved_on")) or _integer(record.get("retrieved_utc")) or 0
 
 
 def _integer(value: Any) -> int | None:
@@ -193,6 +276,10 @@ def _integer(value: Any) -> int | None:
     return number if -_MAX_INTEGER <= number <= _MAX_INTEGER else None
 
 
+def _flag(value: Any) -> bool:
+    return value in (True, "true")
+
+
 def _text(value: Any) -> str:
     """Text without HTML entities and NULs; empty for what is no text."""
     if not isinstance(value, str):
@@ -203,8 +290,3 @@ def _text(value: Any) -> str:
 
 def _unescape(entity: re.Match[str]) -> str:
     return html.unescape(entity.group())
-
-
-def _is_placeholder(text: str) -> bool:
-    """Whether text is the mark that the site leaves where text was taken away: "[removed]", "[deleted by user]"."""
-    return len(text) < 40 and _PLACEHOLDER.fullmatch(text.strip()) is not None

@@ -23,13 +23,14 @@ _BLOCK_RECORDS = 100  # so that a file cut short still gives the records of its 
 
 @dataclass(frozen=True)
 class Theme:
-    """What a post may be about: how it begins, how it goes on, and what a friend might say to it or suggest."""
+    """What a post may be about: how it begins, how it goes on, what a friend might say or suggest, and that said bluntly."""
 
     titles: tuple[str, ...]
     openings: tuple[str, ...]
     details: tuple[str, ...]
     understood: tuple[str, ...]
     steps: tuple[str, ...]
+    blunt: tuple[str, ...]
 
 
 THEMES = (
@@ -52,6 +53,11 @@ THEMES = (
         (
             "Is there a class or a library evening where you would see the same faces every week?",
             "Perhaps call one old friend on a fixed day, so that the week has a warm spot in it.",
+        ),
+        (
+            "Just go to some class or a library evening, then you see the same faces.",
+            "Quiet evenings in a new place are what you get when you move.",
+            "Call one old friend once a week and that is that.",
         ),
     ),
     Theme(
@@ -78,6 +84,11 @@ THEMES = (
             "Would it help to write down a few small things that you loved about those years?",
             "Leave the bowl where it is until you are ready, and tell someone kind one story.",
         ),
+        (
+            "A dog is a dog, write down a few things that you loved and then move on.",
+            "Of course it hurts, you shared every day, everybody knows that.",
+            "Put the bowl away when you feel like it, nobody minds.",
+        ),
     ),
     Theme(
         ("My grandmother is gone", "I keep wanting to ring my grandmother", "The first holiday without her"),
@@ -98,6 +109,11 @@ THEMES = (
         (
             "Could you cook one of her meals on that day and tell someone about her?",
             "Maybe ask one person in the family how they are, because they may be waiting for that too.",
+        ),
+        (
+            "Cook one of her meals on that day and it will pass.",
+            "You miss your grandmother, that is how it goes with grandmothers.",
+            "Ask somebody else in the family, they lost her too.",
         ),
     ),
     Theme(
@@ -120,6 +136,11 @@ THEMES = (
             "Try twenty minutes on one small topic today, then a real break, and count that as done.",
             "Your teacher or the student office has seen this often, and one short mail would be enough.",
         ),
+        (
+            "Do twenty minutes on one topic, take a break and repeat.",
+            "Everybody freezes in front of a book before exams.",
+            "Write a mail to your teacher or the student office and be done with it.",
+        ),
     ),
     Theme(
         ("Lost my job on Friday", "Forty applications and no answer", "I do not know what to say when people ask"),
@@ -140,6 +161,11 @@ THEMES = (
         (
             "Is there one person whom you could tell this week, so that you do not carry it alone?",
             "Perhaps keep two hours a day for letters, and let the rest of the day be yours.",
+        ),
+        (
+            "Tell one person this week that you lost the job.",
+            "No answer after forty letters is normal in this market.",
+            "Write applications two hours a day and leave it at that.",
         ),
     ),
     Theme(
@@ -162,6 +188,11 @@ THEMES = (
             "If it goes on, a doctor can help with sleep more often than people think.",
             "Try to put the lists on paper before bed, and turn the clock to the wall.",
         ),
+        (
+            "Write your lists on paper before bed and turn the clock around.",
+            "Broken nights make everything look heavy, sleep and it looks better.",
+            "See a doctor about the sleep if it goes on.",
+        ),
     ),
     Theme(
         ("My best friend stopped answering", "A friendship just faded", "I think I lost my oldest friend"),
@@ -183,6 +214,11 @@ THEMES = (
             "One honest line without any demand may be enough, and after that it is no longer in your hands.",
             "Who else makes you laugh a little? Perhaps let that person know that you are sad just now.",
         ),
+        (
+            "Send one honest line to your friend and leave it.",
+            "Losing a friend hurts like any goodbye.",
+            "Talk to someone else who makes you laugh.",
+        ),
     ),
 )
 WISHES = (
@@ -200,14 +236,85 @@ WELCOMES = (
     "You do not sound silly to me at all.",
 )
 CLOSINGS = ("We are here if you want to tell more.", "Be gentle with yourself tonight.", "You are not alone with it.", "")
-THIN = (
-    "This happens to everybody at some point, so just give it some time.",
-    "I had the same thing last year and then it was simply over.",
-    "Have you tried to think about something else and stay busy for a while?",
-    "It could be a lot worse, so try to look on the bright side.",
-    "There are many other threads about exactly this, use the search and read those.",
-    "I would not worry about it so much, most people never do.",
-    "Okay, but what do you expect that people here are going to do?",
+MOMENTS = (
+    "It is Sunday and it has been raining since noon.",
+    "I am writing this on the bus home.",
+    "It is late and the street below is empty.",
+    "I made tea and let it go cold again.",
+    "My coat is still on, I just sat down.",
+    "The neighbours are laughing behind the wall.",
+    "I took the long way home today.",
+    "The first snow came this morning.",
+    "I have started this message four times.",
+    "I cleaned the whole kitchen instead of calling anyone.",
+    "The radio is on so that it is not so quiet.",
+    "It is my birthday next week.",
+)
+ASIDES = (
+    "My sister says that I think too much.",
+    "I used to be the one who cheered up others.",
+    "At work nobody would guess.",
+    "I eat, I sleep a little, I go on.",
+    "A year ago I would have laughed about it.",
+    "I do not want to be a weight on anyone.",
+    "Sometimes a song is enough to bring it all back.",
+    "I keep a notebook, but the pages stay empty.",
+    "There was one good hour on Thursday, in the park.",
+    "My father would have known what to say.",
+    "I smile at people so that they do not ask.",
+    "I have read many posts here and felt less strange.",
+)
+SHARED = (
+    "Something like it happened to me three winters ago, and I remember how long the days were.",
+    "When I was there, I counted the hours until evening.",
+    "My brother went through this, and we often sat together without a word.",
+    "I know that hour of the night very well.",
+    "For me it came in waves, and the waves became smaller.",
+    "I was ashamed to tell anyone, and later I was glad that I did.",
+    "It took me a whole spring, and nothing was wrong with that.",
+    "A neighbour once brought me bread in such a week, and I never forgot it.",
+    "I still have days like yours, only fewer.",
+    "Nobody could repair it for me, but it helped that somebody stayed.",
+    "I wrote letters that I never sent, and they did me good.",
+    "What you describe made me stop and read it twice.",
+)
+ENDS = (
+    "Will you tell us how tomorrow was?",
+    "I will look in here again this evening.",
+    "There is no hurry with any of it.",
+    "You can write here as often as you like.",
+    "I hope that tonight is a little softer.",
+    "One small thing is enough for one day.",
+    "You have done something already by writing this.",
+    "I am sending you a quiet greeting from far away.",
+)
+THIN_STARTS = (
+    "Well, this happens to everybody.",
+    "Same here last year.",
+    "Not sure what to say.",
+    "Honestly, it could be worse.",
+    "There are many threads about this.",
+    "Okay.",
+    "I would not worry so much.",
+    "Read this on my way to work.",
+    "You will get used to it.",
+    "Hm, that is life.",
+    "Most people do not even notice.",
+    "First of all, calm down.",
+)
+THIN_ENDS = (
+    "That is all I can say.",
+    "Give it some time.",
+    "Keep busy for a while.",
+    "Try to look on the bright side.",
+    "Use the search, it was all said before.",
+    "What do you expect that people here are going to do?",
+    "Worked for my cousin.",
+    "Anyway, good luck.",
+    "Then it is simply over one day.",
+    "Think about something else.",
+    "Nothing more to it.",
+    "Next week you will have forgotten it.",
 )
 THANKS = "Thank you so much, I read every answer twice and I feel less alone with it now."
 NOTICE = "Welcome to this community. Please read the rules in the sidebar before you post or answer here."
@@ -231,11 +338,11 @@ class _Writer:
         for _ in range(self.random.randint(2, 4)):
             self._add_comment(post, self._support(theme), 4 + int(self.random.expovariate(1 / 14)))
         for _ in range(self.random.randint(1, 3)):
-            self._add_comment(post, self.random.choice(THIN), self.random.randint(-3, 2))
-        self._add_irregular(post, number)
+            self._add_comment(post, self._thin(theme), self.random.randint(-3, 2))
+        self._add_irregular(post, theme, number)
 
     def _add_post(self, theme: Theme, created: int) -> dict[str, Any]:
-        body = " ".join(self.random.choice(part) for part in (theme.openings, theme.details, WISHES))
+        body = " ".join(self.random.choice(part) for part in (MOMENTS, theme.openings, theme.details, ASIDES, WISHES))
         post = {
             "id": self._new_id(),
             "subreddit": self.community,
@@ -273,12 +380,14 @@ class _Writer:
         return self.comments[-1]
 
     def _support(self, theme: Theme) -> str:
-        parts = (
-            (WELCOMES, theme.understood, theme.steps) if self.random.random() < 0.7 else (WELCOMES, theme.understood, CLOSINGS)
-        )
-        return " ".join(self.random.choice(part) for part in parts).strip()
+        last = theme.steps if self.random.random() < 0.7 else CLOSINGS
+        parts = (WELCOMES, theme.understood, SHARED, last, ENDS)
+        return " ".join(filter(None, (self.random.choice(part) for part in parts)))
 
-    def _add_irregular(self, post: dict[str, Any], number: int) -> None:
+    def _thin(self, theme: Theme) -> str:
+        return " ".join(self.random.choice(part) for part in (THIN_STARTS, theme.blunt, THIN_ENDS))
+
+    def _add_irregular(self, post: dict[str, Any], theme: Theme, number: int) -> None:
         """What cleaning must see: thanks, notices, removals, replies to replies, and records captured twice."""
         last = self.comments[-1]
         match number % 12:
@@ -291,7 +400,7 @@ class _Writer:
             case 5:
                 self._add_comment(post, "[deleted]", 1, author="[deleted]")
             case 6:
-                self._add_comment(post, self.random.choice(THIN), 2, parent_id=f"t1_{last['id']}")
+                self._add_comment(post, self._thin(theme), 2, parent_id=f"t1_{last['id']}")
             case 8:
                 early = {"score": 1, "retrieved_on": last["created_utc"] + 60}
                 self.comments.append(last | early)

@@ -75,7 +75,9 @@ def find_generations(config: Config, storage: Storage, names: Sequence[str]) -> 
                     f"generate it again, or set pairs.name"
                 )
     else:
-        chosen = [generation for generation in storage.list("generations") if pairs in generation.inputs]
+        standing = storage.list("generations")
+        # A teacher's revisions of all drafts are material for training.
+        chosen = [one for one in standing if pairs in one.inputs and not one.name.endswith("-drafts")]
     if not chosen:
         raise ArtifactError(
             f"{storage.uri}/generations: none from {pairs.name} as it stands; run `llumi generate gm base` first"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from llumi.evaluate.embedding import EMBEDDING_MODEL
+from llumi.embedding import EMBEDDING_MODEL
 from llumi.evaluate.language import MATTR_WINDOW
 from llumi.prompts import Role
 

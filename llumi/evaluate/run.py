@@ -12,9 +12,9 @@ import ray
 import ray.data
 
 from llumi.config import Config
+from llumi.embedding import Embedder
 from llumi.errors import ModelError
 from llumi.evaluate.arms import Replies, find_generations, read_replies
-from llumi.evaluate.embedding import Embedder
 from llumi.evaluate.language import measure_language
 from llumi.evaluate.measures import MEASURES
 from llumi.evaluate.report import Evaluation, render_report

@@ -1,4 +1,4 @@
-"""Bulk generation: Ray Data carries the held-out posts through actors that each hold an engine."""
+"""Bulk generation: Ray Data carries held-out posts, or drafts for a teacher, through actors that each hold an engine."""
 
 import asyncio
 import hashlib
@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import ray
 import ray.data
 
@@ -17,15 +20,16 @@ from llumi import errors
 from llumi.config import Config, GenerateConfig
 from llumi.engine import Request, Sampling, check_engine, open_engine
 from llumi.engine.capacity import require_room
-from llumi.errors import ArtifactError, EngineError, LlumiError
+from llumi.errors import ArtifactError, ConfigError, EngineError, LlumiError
 from llumi.models import fetch_model
 from llumi.progress import Progress, silent
 from llumi.prompts import Message, Role, gm_prompt, im_prompt
 from llumi.records import GENERATION_SCHEMA
-from llumi.storage import Manifest, Storage, fingerprint
+from llumi.storage import Manifest, Storage, fingerprint, store_errors
 
 FAILURE = "failure"
 HELD_OUT = "held-out"
+DRAFTS = "drafts"
 ROWS = "rows"
 ROWS_PER_TASK = 8
 """Prompts that travel together: few, so that progress shows and a dead node costs little; engines batch across tasks."""
@@ -35,36 +39,42 @@ ROWS_PER_FILE = 10_000
 
 @dataclass(frozen=True)
 class Work:
-    """What an actor needs to know: how to draw, and who answers as what."""
+    """What an actor needs to know: how to draw, and who answers as what; `drafts` where a teacher revises them all."""
 
     config: GenerateConfig
     storage: Storage
     role: Role
     model: str
+    drafts: bool = False
 
     @property
     def name(self) -> str:
         """The artifact that comes of it."""
-        return generation_name(self.role, self.model)
+        return generation_name(self.role, self.model, self.drafts)
 
 
-def generation_name(role: Role, model: str) -> str:
-    """The artifact of `model` in `role`: ("gm", "gm-dpo1") and ("gm", "base") give "gm-dpo1" and "gm-base"."""
-    return f"{role}-{model.removeprefix(f'{role}-')}"
+def generation_name(role: Role, model: str, drafts: bool = False) -> str:
+    """The artifact of `model` in `role`: ("gm", "gm-dpo1") gives "gm-dpo1", ("im", "base", True) "im-base-drafts"."""
+    return f"{role}-{model.removeprefix(f'{role}-')}" + (f"-{DRAFTS}" if drafts else "")
 
 
-def generate(config: Config, role: Role, model: str, progress: Progress = silent) -> Manifest:
+def generate(config: Config, role: Role, model: str, progress: Progress = silent, *, drafts: bool = False) -> Manifest:
     """Answer the held-out posts (IM: revise their drafts) with `models/<model>` -> `generations/<role>-<model>`.
+
+    With `drafts` the model is a teacher: it revises the drafts of train and test posts alike, for `llumi pairs teach`,
+    -> `generations/im-<model>-drafts`.
 
     A prompt that fails is recorded with its reason and the rest goes on. Raises ArtifactError or ModelError for the inputs,
     ConfigError where the cluster cannot hold the actors, EngineError where no prompt was answered.
     """
+    if drafts and role != "im":
+        raise ConfigError(f"--drafts: {role} writes replies; it is im that revises drafts: llumi generate im {model} --drafts")
     started = time.monotonic()
     storage = Storage.open(config.storage)
-    mark = generate_fingerprint(config, storage, role, model)
+    mark = generate_fingerprint(config, storage, role, model, drafts)
     inputs = [storage.manifest(f"pairs/{config.pairs.name}"), storage.manifest(f"models/{model}")]
-    work = Work(config.generate, storage, role, model)
-    prompts = select_prompts(config, storage, role)
+    work = Work(config.generate, storage, role, model, drafts)
+    prompts = select_prompts(config, storage, role, drafts)
     check_engine(config.generate.engine, "generate.engine")
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     require_room("generate.engine", config.generate.num_actors, config.generate.engine, nodes)
@@ -85,23 +95,53 @@ def generate(config: Config, role: Role, model: str, progress: Progress = silent
     )
 
 
-def generate_fingerprint(config: Config, storage: Storage, role: Role, model: str) -> str:
-    """What determines the generations: the model, the held-out posts, and how replies are drawn from whom."""
+def generate_fingerprint(config: Config, storage: Storage, role: Role, model: str, drafts: bool = False) -> str:
+    """What determines the generations: the model, the posts or drafts, and how replies are drawn from whom."""
     inputs = [storage.manifest(f"pairs/{config.pairs.name}").as_input(), storage.manifest(f"models/{model}").as_input()]
     drawn = config.generate.model_dump(mode="json", exclude={"num_actors", "engine"})
+    if drafts:
+        drawn |= {"max_posts": config.pairs.revisions.max_pairs, "drafts": True}
     engine = config.generate.engine.model_dump(mode="json", include={"kind", "precision", "vllm"})
     return fingerprint("generate", {"role": role, "engine": engine, **drawn}, inputs)
 
 
-def select_prompts(config: Config, storage: Storage, role: Role) -> pa.Table:
-    """The held-out posts (for IM those with a draft), by a hash of their ids: the first `max_posts` are a fair sample."""
-    posts = storage.read_table(f"pairs/{config.pairs.name}", HELD_OUT).select(["post_id", "community", "post", "draft"])
-    if role == "im":
-        posts = posts.filter(pc.is_valid(posts["draft"]))
-    if not posts.num_rows:
-        raise ArtifactError(f"{storage.uri}/pairs/{config.pairs.name}: no held-out post for {role}; raise pairs.test_fraction")
-    order = pa.array([hashlib.sha256(post_id.encode()).hexdigest() for post_id in posts["post_id"].to_pylist()])
-    return posts.take(pc.sort_indices(order)).slice(0, config.generate.max_posts)
+def select_prompts(config: Config, storage: Storage, role: Role, drafts: bool = False) -> pa.Table:
+    """The held-out posts (for IM those with a draft), by a hash of their ids: the first `max_posts` are a fair sample.
+
+    With `drafts` those of the train posts too, `pairs.revisions.max_pairs` in all. Only what is chosen is held in memory.
+    """
+    folders = (DRAFTS, HELD_OUT) if drafts else (HELD_OUT,)
+    limit = config.pairs.revisions.max_pairs if drafts else config.generate.max_posts
+    pairs = storage.manifest(f"pairs/{config.pairs.name}")
+    ranks = np.concatenate([np.empty(0, np.uint64), *(rank for _, rank in _posts(storage, pairs, folders, role, ["post_id"]))])
+    if not len(ranks):
+        raise ArtifactError(f"{storage.uri}/{pairs.reference}: no held-out post for {role}; raise pairs.test_fraction")
+    last = None if limit is None or limit >= len(ranks) else np.partition(ranks, limit - 1)[limit - 1]
+    chosen, places = [], []
+    for posts, rank in _posts(storage, pairs, folders, role, ["post_id", "community", "post"]):
+        is_chosen = np.full(len(rank), True) if last is None else rank <= last
+        chosen.append(posts.filter(pa.array(is_chosen)))
+        places.append(rank[is_chosen])
+    return pa.concat_tables(chosen).take(pa.array(np.argsort(np.concatenate(places), kind="stable")))
+
+
+def _posts(
+    storage: Storage, pairs: Manifest, folders: tuple[str, ...], role: Role, columns: list[str]
+) -> Iterator[tuple[pa.Table, npt.NDArray[np.uint64]]]:
+    """File by file: the posts to answer, and the rank of each, a hash of its id."""
+    for folder in folders:
+        files = pairs.files_under(folder)
+        if not files:
+            raise ArtifactError(f"{storage.uri}/{pairs.reference}: holds no {folder}/; run `llumi pairs build` again")
+        for file in files:
+            with store_errors(storage.uri):
+                posts = pq.read_table(
+                    storage.path(pairs.reference, file), filesystem=storage.filesystem, columns=[*columns, "draft"]
+                )
+            if role == "im":
+                posts = posts.filter(pc.is_valid(posts["draft"]))
+            ranks = [hashlib.sha256(post_id.encode()).digest()[:8] for post_id in posts["post_id"].to_pylist()]
+            yield posts, np.frombuffer(b"".join(ranks), dtype=">u8").astype(np.uint64)
 
 
 def prompt_seed(seed: int, post_id: str) -> int:

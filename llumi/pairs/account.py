@@ -5,14 +5,14 @@ with n replies has about n^2/2 of them, so they are counted from how many replie
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import polars as pl
 
 from llumi.config import PairsConfig
-from llumi.pairs.endorse import mark_eligible, min_gap
+from llumi.pairs.endorse import mark_eligible, out_of_reach, reach
 
 OVER_CAP = "over_cap_per_post"
 
@@ -26,7 +26,7 @@ class PairAccount:
     dropped: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def from_counts(cls, counts: dict[str, Any]) -> Self:
+    def from_counts(cls, counts: Mapping[str, Any]) -> Self:
         """Back from `as_counts`."""
         return cls(counts["candidates"], counts["kept"], Counter(counts["dropped"]))
 
@@ -36,50 +36,86 @@ class PairAccount:
         self.kept += other.kept
         self.dropped.update(other.dropped)
 
+    def drop(self, reasons: Mapping[str, int]) -> None:
+        """Some of the kept pairs are dropped after all."""
+        self.kept -= sum(reasons.values())
+        self.dropped.update(reasons)
+
     def as_counts(self) -> dict[str, Any]:
         """For the manifest: the reasons by weight, the heaviest first; reasons that dropped nothing are left out."""
         dropped = sorted(((reason, n) for reason, n in self.dropped.items() if n), key=lambda entry: (-entry[1], entry[0]))
         return {"candidates": self.candidates, "kept": self.kept, "dropped": dict(dropped)}
 
 
-def account_for(replies: pl.DataFrame, num_kept: int, config: PairsConfig, thresholds: pl.DataFrame) -> PairAccount:
-    """The account of all candidates among `replies`, `num_kept` of which became pairs.
+Accounts = dict[str, PairAccount]
+"""By community; "" stands for posts that are not in the corpus."""
+
+
+def total(accounts: Iterable[PairAccount]) -> PairAccount:
+    """All of them together."""
+    together = PairAccount()
+    for account in accounts:
+        together.add(account)
+    return together
+
+
+def account_for(
+    replies: pl.DataFrame, kept: pl.DataFrame, dropped: pl.DataFrame, config: PairsConfig, thresholds: pl.DataFrame
+) -> Accounts:
+    """The accounts of all candidates among `replies`.
 
     `replies` holds every top-level reply, dropped ones too: post_id, community, score (null where it has none),
-    reason (null where it was kept) and post_reason (the same of its post). The first reason in this order counts:
-    post, higher reply, lower reply, the rules of the preset, the cap.
+    reason (null where it was kept), post_reason (the same of its post) and veto (null where it is safe). `kept` (community,
+    num) and `dropped` (community, reason, num) are what `select_pairs` kept and what its pair rules dropped. The first
+    reason in this order counts: post, higher reply, lower reply, the preset's demands on either, the veto, the
+    distance of their scores, the pair rules, the cap.
     """
-    levels = _levels(replies, config, thresholds)
-    account = PairAccount(candidates=_total(levels, "num", "below"), kept=num_kept)
-    for reason, part in _by_reason(levels.drop_nulls("post_reason"), "post_reason"):
-        account.dropped[f"post_{reason}"] = _total(part, "num", "below")
-    levels = levels.filter(pl.col("post_reason").is_null())
+    levels = _levels(replies.with_columns(pl.col("community").fill_null("")), config, thresholds)
+    in_use = levels.filter(pl.col("post_reason").is_null())
     drops = replies.drop_nulls("reason").group_by("post_id", "score", "reason").agg(num_dropped=pl.len())
-    for reason, part in _by_reason(drops.join(levels, on=["post_id", "score"]), "reason"):
-        account.dropped[f"chosen_{reason}"] = _total(part, "num_dropped", "below")
-        account.dropped[f"rejected_{reason}"] = _total(part, "num_dropped", "kept_above")
-    account.dropped["not_in_top"] = _total(levels, "kept", "kept_below") - _total(levels, "top", "kept_below")
-    account.dropped["not_in_bottom"] = _total(levels, "top", "kept_below") - _total(levels, "top", "bottom_below")
-    num_eligible = _total(levels, "top", "bottom_far_below")
-    account.dropped["gap_too_small"] = _total(levels, "top", "bottom_below") - num_eligible
-    account.dropped[OVER_CAP] = num_eligible - num_kept
-    return account
+    of_drops = drops.join(in_use, on=["post_id", "score"])
+    far = {"not_in_top": ("kept", "top"), "chosen_vetoed": ("top", "safe")}
+    parts = [
+        _pairs(levels, pl.lit(""), "num", "below"),
+        _pairs(levels.drop_nulls("post_reason"), "post_" + pl.col("post_reason"), "num", "below"),
+        _pairs(of_drops, "chosen_" + pl.col("reason"), "num_dropped", "below"),
+        _pairs(of_drops, "rejected_" + pl.col("reason"), "num_dropped", "kept_above"),
+        *(_lost(in_use, name, (wide, "kept_below"), (narrow, "kept_below")) for name, (wide, narrow) in far.items()),
+        _lost(in_use, "not_in_bottom", ("safe", "kept_below"), ("safe", "bottom_below")),
+        _lost(in_use, out_of_reach(config), ("safe", "bottom_below"), ("safe", "bottom_far_below")),
+        dropped,
+    ]
+    accounts: Accounts = {}
+    for community, reason, num in pl.concat(parts).iter_rows():
+        account = accounts.setdefault(community, PairAccount())
+        if reason:
+            account.dropped[reason] += num
+        else:
+            account.candidates += num
+    for community, num in kept.iter_rows():
+        accounts.setdefault(community, PairAccount()).kept = num
+    for account in accounts.values():
+        account.dropped[OVER_CAP] = account.candidates - account.kept - account.dropped.total()
+    return accounts
 
 
 def _levels(replies: pl.DataFrame, config: PairsConfig, thresholds: pl.DataFrame) -> pl.DataFrame:
     """One row for each score that replies to a post have: how many have it, and how many are below and above.
 
-    num counts all replies, kept those that cleaning kept, top and bottom those of them that may be chosen or rejected.
+    num counts all replies, kept those that cleaning kept, top and bottom those of them that may be chosen or rejected,
+    safe those of the top that nothing vetoes.
     """
     is_kept = pl.col("reason").is_null()
     marked = mark_eligible(replies.drop_nulls("score"), config, thresholds)
     levels = (
         marked.group_by("post_id", "score")
         .agg(
+            community=pl.col("community").first(),
             post_reason=pl.col("post_reason").first(),
             num=pl.len().cast(pl.Int64),
             kept=is_kept.cast(pl.Int64).sum(),
             top=(is_kept & pl.col("may_choose")).cast(pl.Int64).sum(),
+            safe=(is_kept & pl.col("may_choose") & pl.col("veto").is_null()).cast(pl.Int64).sum(),
             bottom=(is_kept & pl.col("may_reject")).cast(pl.Int64).sum(),
         )
         .sort("post_id", "score")
@@ -89,14 +125,14 @@ def _levels(replies: pl.DataFrame, config: PairsConfig, thresholds: pl.DataFrame
             kept_below=pl.col("kept").cum_sum().over("post_id") - pl.col("kept"),
             kept_above=pl.col("kept").sum().over("post_id") - pl.col("kept").cum_sum().over("post_id"),
             bottom_below=pl.col("bottom_up_to") - pl.col("bottom"),
-            far_below=pl.col("score") - min_gap(config),
+            far_below=reach(config),
         )
     )
     return _with_bottom_far_below(levels)
 
 
 def _with_bottom_far_below(levels: pl.DataFrame) -> pl.DataFrame:
-    """`levels` with how many replies that may be rejected are at least the gap below each score."""
+    """`levels` with how many replies that may be rejected are within reach below each score."""
     # The rows are sorted by post and score; polars cannot verify that within groups and would warn.
     reached = levels.select("post_id", reached="score", bottom_far_below="bottom_up_to")
     joined = levels.join_asof(
@@ -105,11 +141,14 @@ def _with_bottom_far_below(levels: pl.DataFrame) -> pl.DataFrame:
     return joined.with_columns(pl.col("bottom_far_below").fill_null(0))
 
 
-def _by_reason(levels: pl.DataFrame, column: str) -> Iterator[tuple[str, pl.DataFrame]]:
-    for (reason,), part in levels.partition_by(column, as_dict=True).items():
-        yield str(reason), part
+def _pairs(levels: pl.DataFrame, reason: pl.Expr, replies: str, others: str) -> pl.DataFrame:
+    """The number of pairs of each of `replies` with each of its `others`: community, reason, num."""
+    of_level = levels.select("community", reason=reason, num=pl.col(replies).cast(pl.Int64) * pl.col(others))
+    return of_level.group_by("community", "reason").agg(pl.col("num").sum())
 
 
-def _total(levels: pl.DataFrame, replies: str, others: str) -> int:
-    """The number of pairs of each of `replies` with each of its `others`."""
-    return int(levels.select((pl.col(replies) * pl.col(others)).sum()).item())
+def _lost(levels: pl.DataFrame, reason: str, before: tuple[str, str], after: tuple[str, str]) -> pl.DataFrame:
+    """How many pairs a rule dropped, from their numbers before and after it."""
+    pairs_before, pairs_after = (pl.col(replies) * pl.col(others) for replies, others in (before, after))
+    of_level = levels.select("community", reason=pl.lit(reason), num=pairs_before - pairs_after)
+    return of_level.group_by("community", "reason").agg(pl.col("num").sum())

@@ -1,7 +1,7 @@
 """Replies and pairs of replies -> the tables that training and evaluation read.
 
-`pairs` is what `endorse.select_pairs` gives, with the post's `text` and `community` and the pair's `example_id`;
-`replies` has the columns of its chosen side.
+A frame of pairs has the columns example_id, post_id, post_author, author, author_rejected, community, risk, text, body,
+body_rejected, score, score_rejected, weight and, for IM, similarity; a frame of replies has those of its chosen side.
 """
 
 from collections.abc import Iterable
@@ -15,55 +15,59 @@ from llumi.records import DPO_SCHEMA, HELD_OUT_SCHEMA, MESSAGES, SFT_SCHEMA
 
 def gm_sft(replies: pl.DataFrame) -> pa.Table:
     """Examples (SFT_SCHEMA): post -> an endorsed reply."""
+    replies = replies.with_columns(author_rejected=pl.lit(None, pl.String))
     return sft_table(replies, (gm_prompt(post) for post in replies["text"]))
 
 
 def gm_dpo(pairs: pl.DataFrame) -> pa.Table:
     """Preference rows (DPO_SCHEMA): post -> the endorsed reply over the other."""
+    pairs = pairs.with_columns(similarity=pl.lit(None, pl.Float64))
     return dpo_table(pairs, (gm_prompt(post) for post in pairs["text"]))
 
 
-def held_out(replies: pl.DataFrame) -> pa.Table:
-    """Posts that no model has seen (HELD_OUT_SCHEMA), each with its most and its least endorsed reply."""
-    return pa.table(
-        {
-            "post_id": replies["post_id"].to_arrow(),
-            "community": replies["community"].to_arrow(),
-            "post": replies["text"].to_arrow(),
-            "reply": replies["body"].to_arrow(),
-            "reply_score": replies["score"].to_arrow(),
-            "draft": replies["body_rejected"].to_arrow(),
-            "draft_score": replies["score_rejected"].to_arrow(),
-        }
-    ).cast(HELD_OUT_SCHEMA)
+def held_out(pairs: pl.DataFrame) -> pa.Table:
+    """Posts (HELD_OUT_SCHEMA), each with the replies of its widest pair: one row for each of `pairs`."""
+    columns = {
+        "post": "text",
+        "reply": "body",
+        "reply_author": "author",
+        "reply_score": "score",
+        "draft": "body_rejected",
+        "draft_author": "author_rejected",
+        "draft_score": "score_rejected",
+    }
+    return _table(pairs, columns, {}, HELD_OUT_SCHEMA)
 
 
 def sft_table(rows: pl.DataFrame, prompts: Iterable[list[Message]]) -> pa.Table:
     """`rows` as completions of `prompts`."""
-    columns = {
-        "example_id": rows["example_id"].to_arrow(),
-        "post_id": rows["post_id"].to_arrow(),
-        "community": rows["community"].to_arrow(),
-        "prompt": _conversations(prompts),
-        "completion": _answers(rows["body"]),
-        "score": rows["score"].to_arrow(),
-    }
-    return pa.table(columns).cast(SFT_SCHEMA)
+    columns = {"draft_author": "author_rejected"}
+    return _table(rows, columns, {"prompt": _conversations(prompts), "completion": _answers(rows["body"])}, SFT_SCHEMA)
 
 
 def dpo_table(pairs: pl.DataFrame, prompts: Iterable[list[Message]]) -> pa.Table:
     """`pairs` as chosen and rejected answers to `prompts`."""
     columns = {
-        "pair_id": pairs["example_id"].to_arrow(),
-        "post_id": pairs["post_id"].to_arrow(),
-        "community": pairs["community"].to_arrow(),
+        "pair_id": "example_id",
+        "chosen_author": "author",
+        "rejected_author": "author_rejected",
+        "chosen_score": "score",
+        "rejected_score": "score_rejected",
+    }
+    conversations = {
         "prompt": _conversations(prompts),
         "chosen": _answers(pairs["body"]),
         "rejected": _answers(pairs["body_rejected"]),
-        "chosen_score": pairs["score"].to_arrow(),
-        "rejected_score": pairs["score_rejected"].to_arrow(),
     }
-    return pa.table(columns).cast(DPO_SCHEMA)
+    return _table(pairs, columns, conversations, DPO_SCHEMA)
+
+
+def _table(rows: pl.DataFrame, columns: dict[str, str], conversations: dict[str, pa.Array], schema: pa.Schema) -> pa.Table:
+    """The fields of `schema`: conversations as given, all others from the column that `columns` names, or their own."""
+    arrays = {
+        name: conversations[name] if name in conversations else rows[columns.get(name, name)].to_arrow() for name in schema.names
+    }
+    return pa.table(arrays).cast(schema)
 
 
 def _answers(bodies: pl.Series) -> pa.Array:

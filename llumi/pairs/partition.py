@@ -1,92 +1,106 @@
-"""The first pass over a corpus: every record goes into the bucket of its post while the dumps are being read.
-
-Each chunk of a dump becomes one Arrow file in scratch that holds one record batch for each bucket, so that the second
-pass reads a bucket with one ranged read per file. Nothing larger than a chunk or a bucket is ever in memory.
-"""
+"""The first pass over a corpus: every record goes into the bucket of its post while the dumps are being read."""
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
+import polars as pl
 import pyarrow as pa
-import pyarrow.fs as pafs
 import ray
 
 from llumi.config import Config
 from llumi.corpus.chunks import FileReport, FileReports, map_chunks, refuse_truncated
-from llumi.corpus.clean import OUTSIDE, Kind, Rules, Tally, clean_lines
+from llumi.corpus.clean import OUTSIDE, Rules, Tally, clean_lines, count_reasons
 from llumi.corpus.dump import Chunk, Corpus, Dump
+from llumi.corpus.months import Months, count_months
 from llumi.corpus.privacy import Pseudonymizer
-from llumi.corpus.reddit import POST_PREFIX
-from llumi.pairs.bucket import COMMENT_ROWS, POST_ROWS
+from llumi.corpus.reddit import Kind
+from llumi.pairs.scratch import Exchange
 from llumi.progress import Progress
-from llumi.prompts import post_text
-from llumi.records import Comment, Drop, Post
-from llumi.storage import Storage, store_errors
+from llumi.storage import Storage
 
-BUCKET_BYTES = 512 * 2**20
-"""At most about this much of the dumps' text goes into one bucket."""
+BUCKET_BYTES = 96 * 2**20
+"""At most about this much of the dumps' text goes into one bucket, so that memory does not grow with the corpus."""
 
-_TEXT_PER_COMPRESSED_BYTE = 10
+NOT_TOP_LEVEL = "not_top_level"
+
+_TEXT_PER_COMPRESSED_BYTE = {"plain": 1, "zstd": 10, "gzip": 6, "parquet": 6}
 _MAX_BUCKETS = 4096
-SCHEMAS: dict[Kind, pa.Schema] = {"posts": POST_ROWS, "comments": COMMENT_ROWS}
+
+POST_ROWS = pa.schema(
+    [
+        ("post_id", pa.large_string()),
+        ("retrieved_on", pa.int64()),
+        ("position", pa.int64()),
+        ("reason", pa.large_string()),
+        ("community", pa.large_string()),
+        ("author", pa.large_string()),
+        ("created_utc", pa.int64()),
+        ("text", pa.large_string()),
+    ]
+)
+"""A capture of a post, its id and author as pseudonyms: `reason` is null where it is kept, else `text` is empty."""
+
+COMMENT_ROWS = pa.schema(
+    [
+        ("id", pa.uint64()),
+        ("post_id", pa.large_string()),
+        ("retrieved_on", pa.int64()),
+        ("position", pa.int64()),
+        ("reason", pa.large_string()),
+        ("author", pa.large_string()),
+        ("created_utc", pa.int64()),
+        ("score", pa.int64()),
+        ("body", pa.large_string()),
+    ]
+)
+"""A capture of a top-level reply: `id` is a keyed hash that is unique within the post, `score` null where it has none.
+
+Author and `body` are empty where the reply is dropped.
+"""
 
 
 @dataclass(frozen=True)
 class Partition:
-    """What the first pass left: the files of scratch by kind, and the lines that have no row in them.
+    """What the first pass left: the rows in scratch, and the lines that have none there.
 
     A tally of `lines` counts all records; of its drops only those without a row, as the newest capture decides the rest.
     """
 
-    num_buckets: int
-    paths: dict[Kind, list[str]]
+    posts: Exchange
+    comments: Exchange
     lines: dict[Kind, Tally]
-    files: list[FileReport]
+    months: Months = field(default_factory=Months)
+    files: list[FileReport] = field(default_factory=list)
 
-    def read(self, filesystem: pafs.FileSystem, kind: Kind, bucket: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows of one bucket, or some of their columns only."""
-        schema = SCHEMAS[kind]
-        fields = [schema.get_field_index(name) for name in columns or schema.names]
-        options = pa.ipc.IpcReadOptions(included_fields=fields)
-        batches = []
-        with store_errors("scratch"):
-            for path in self.paths[kind]:
-                with filesystem.open_input_file(path) as stream:
-                    batches.append(pa.ipc.open_file(stream, options=options).get_batch(bucket))
-        return pa.Table.from_batches(batches, pa.schema([schema.field(number) for number in fields]))
+    @property
+    def num_buckets(self) -> int:
+        """How many parts the second pass has."""
+        return self.posts.num_buckets
 
 
 def partition_corpus(
-    corpus: Corpus,
-    config: Config,
-    storage: Storage,
-    folder: str,
-    *,
-    progress: Progress,
-    chunk_bytes: int,
+    corpus: Corpus, config: Config, storage: Storage, folder: str, *, progress: Progress, chunk_bytes: int
 ) -> Partition:
     """Read all dumps into `folder` of scratch; raises CorpusError where one is truncated and the config refuses that."""
-    if storage.is_local:
-        with store_errors(storage.uri):
-            storage.filesystem.create_dir(folder, recursive=True)
+    buckets = num_buckets(corpus, config)
     partition = Partition(
-        num_buckets(corpus, config), {"posts": [], "comments": []}, {"posts": Tally(), "comments": Tally()}, []
+        Exchange(storage, folder, buckets, POST_ROWS),
+        Exchange(storage, folder, buckets, COMMENT_ROWS),
+        {"posts": Tally(), "comments": Tally()},
     )
     files = FileReports(corpus)
     numbers = {dump.path: number for number, dump in enumerate(corpus.dumps)}
     work = Partitioning(
-        Rules.of(config.corpus), Pseudonymizer.open(config), storage.filesystem, folder, partition.num_buckets, numbers
+        Rules.of(config.corpus), Pseudonymizer.open(config), partition.posts, partition.comments, numbers
     )
     for finding in map_chunks(ray.data.from_items, corpus, work, progress, chunk_bytes=chunk_bytes):
         lines = Tally.from_counts(finding.result["lines"])
         files.add(finding, lines.records)
         partition.lines[finding.dump.kind].add(lines)
-        if finding.result["path"]:
-            partition.paths[finding.dump.kind].append(finding.result["path"])
+        partition.months.add(finding.result["months"])
+        (partition.posts if finding.dump.kind == "posts" else partition.comments).add(finding.result["paths"])
     partition.files.extend(files.all())
     if config.corpus.truncated == "refuse":
         refuse_truncated(corpus.uri, partition.files)
@@ -95,67 +109,60 @@ def partition_corpus(
 
 def num_buckets(corpus: Corpus, config: Config) -> int:
     """As many as `pairs.num_buckets` says, or more where a bucket would be too large for a task."""
-    text = sum(dump.num_bytes * (_TEXT_PER_COMPRESSED_BYTE if dump.is_compressed else 1) for dump in corpus.dumps)
+    text = sum(dump.num_bytes * _TEXT_PER_COMPRESSED_BYTE[dump.form] for dump in corpus.dumps)
     return min(max(config.pairs.num_buckets, math.ceil(text / BUCKET_BYTES)), _MAX_BUCKETS)
 
 
 @dataclass(frozen=True)
 class Partitioning:
-    """The work of the first pass on one chunk: clean, replace identifiers, write one batch per bucket."""
+    """The work of the first pass on one chunk: clean, replace identifiers, write every record into its post's bucket."""
 
     rules: Rules
     pseudonymizer: Pseudonymizer
-    filesystem: pafs.FileSystem
-    folder: str
-    num_buckets: int
+    posts: Exchange
+    comments: Exchange
     dump_numbers: dict[str, int]
 
     def __call__(self, dump: Dump, chunk: Chunk) -> dict[str, Any]:
-        """The path of what was written ("" for nothing), and the tally for `Partition.lines`."""
-        tally, rowless = Tally(), Counter[str]()
-        first = (self.dump_numbers[dump.path] << 44) + (chunk.index << 24)
-        rows: list[tuple[Any, ...]] = []
-        for record in clean_lines(chunk.data.split(b"\n"), dump.kind, self.rules, tally):
-            if isinstance(record, Drop) and (record.reason == OUTSIDE or not record.post_id):
-                rowless[record.reason] += 1
-            else:
-                row = self._post_row if dump.kind == "posts" else self._comment_row
-                rows.append(row(record, first + len(rows)))
-        path = f"{self.folder}/{dump.kind}-{self.dump_numbers[dump.path]:05}-{chunk.index:06}.arrow" if rows else ""
-        if rows:
-            self._write(path, dump.kind, rows)
-        return {"path": path, "lines": Tally(tally.records, tally.malformed, 0, rowless).as_counts()}
+        """The paths of what was written, the tally for `Partition.lines`, and the months of its comments."""
+        records, tally = clean_lines(chunk.data, dump.kind, self.rules)
+        number = self.dump_numbers[dump.path]
+        first = (number << 44) + (chunk.index << 24)
+        records = records.with_columns(position=pl.int_range(pl.len(), dtype=pl.Int64) + first)
+        rowless = Counter[str]()
+        if OUTSIDE in tally.dropped:
+            rowless[OUTSIDE] = tally.dropped[OUTSIDE]
+            records = records.filter(pl.col("reason").ne_missing(OUTSIDE))
+        months = count_months(records) if dump.kind == "comments" else {}
+        if dump.kind == "comments":
+            has_row = records["is_top_level"] & (records["post_id"] != "")
+            rowless += count_reasons(records.filter(~has_row)["reason"].fill_null(NOT_TOP_LEVEL))
+            records = records.filter(has_row)
+        rows, buckets = self._comment_rows(records) if dump.kind == "comments" else self._post_rows(records)
+        exchange = self.comments if dump.kind == "comments" else self.posts
+        paths = exchange.write(f"{dump.kind}-{number:05}-{chunk.index:06}", rows, buckets)
+        return {"paths": paths, "lines": Tally(tally.records, tally.malformed, 0, rowless).as_counts(), "months": months}
 
-    def _post_row(self, record: Post | Comment | Drop, position: int) -> tuple[Any, ...]:
-        reason = record.reason if isinstance(record, Drop) else None
-        text = post_text(record.title, record.body) if isinstance(record, Post) else ""
-        return self.pseudonymizer.pseudonym("post", record.id), record.retrieved_on, position, reason, record.community, text
-
-    def _comment_row(self, record: Post | Comment | Drop, position: int) -> tuple[Any, ...]:
-        assert not isinstance(record, Post)  # noqa: S101  (a comments file gives none)
-        is_top_level = record.parent_id.startswith(POST_PREFIX)
-        return (
-            self.pseudonymizer.pseudonym("comment", record.id),
-            record.retrieved_on,
-            position,
-            record.reason if isinstance(record, Drop) else None,
-            self.pseudonymizer.pseudonym("post", record.post_id),
-            is_top_level,
-            record.score,
-            record.body.strip() if is_top_level and isinstance(record, Comment) else "",
+    def _post_rows(self, posts: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
+        title, body = pl.col("title").str.strip_chars(), pl.col("body").str.strip_chars()
+        both = pl.when((title != "") & (body != "")).then(title + "\n\n" + body).otherwise(title + body)
+        is_kept = pl.col("reason").is_null()
+        rows = posts.with_columns(
+            self.pseudonymizer.column("post", posts["id"]).alias("post_id"),
+            self.pseudonymizer.column("author", posts["author"]).alias("author"),
+            text=pl.when(is_kept).then(both).otherwise(pl.lit("")),
         )
+        return rows, self._buckets(rows["post_id"])
 
-    def _write(self, path: str, kind: Kind, rows: list[tuple[Any, ...]]) -> None:
-        """One Arrow file whose n-th record batch is the n-th bucket."""
-        schema = SCHEMAS[kind]
-        columns = [pa.array(values, field.type) for values, field in zip(zip(*rows, strict=True), schema, strict=True)]
-        post_ids = columns[schema.get_field_index("id" if kind == "posts" else "post_id")].to_pylist()
-        buckets = np.array([int(post_id[:8], 16) % self.num_buckets for post_id in post_ids])
-        batch = pa.record_batch(columns, schema).take(pa.array(np.argsort(buckets, kind="stable")))
-        ends = np.cumsum(np.bincount(buckets, minlength=self.num_buckets))
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
-            for start, end in zip((0, *ends[:-1]), ends, strict=True):
-                writer.write_batch(batch.slice(start, end - start))
-        with store_errors("scratch"), self.filesystem.open_output_stream(path) as stream:
-            stream.write(sink.getvalue())
+    def _comment_rows(self, comments: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
+        is_kept = comments["reason"].is_null()
+        rows = comments.with_columns(
+            self.pseudonymizer.hashed("comment", comments["id"]).alias("id"),
+            self.pseudonymizer.column("post", comments["post_id"]).alias("post_id"),
+            self.pseudonymizer.column("author", comments["author"].zip_with(is_kept, pl.Series([""]))).alias("author"),
+            body=pl.when(is_kept).then(pl.col("body").str.strip_chars()).otherwise(pl.lit("")),
+        )
+        return rows, self._buckets(rows["post_id"])
+
+    def _buckets(self, post_ids: pl.Series) -> pl.Series:
+        return post_ids.str.slice(0, 8).str.to_integer(base=16, dtype=pl.Int64) % self.posts.num_buckets

@@ -1,16 +1,31 @@
-"""Identifiers of examples, and which of them are held out: both follow from the pseudonyms alone, on any machine."""
+"""Identifiers of examples, and which of them are held out: both follow from pseudonyms and text alone, on any machine."""
 
 import hashlib
+
+import polars as pl
 
 from llumi.records import Split
 
 
 def example_id(*parts: str) -> str:
-    """24 hexadecimal digits that stand for a post and its reply, or for a post and both replies of a pair."""
+    """24 hexadecimal digits that stand for a post and the text of its reply, or of both replies of a pair."""
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=12, person=b"example").hexdigest()
 
 
-def split_of(post_id: str, test_fraction: float) -> Split:
-    """The side of a post, and so of its whole thread; a larger fraction only moves posts from train to test."""
-    number = int.from_bytes(hashlib.blake2b(post_id.encode(), digest_size=8, person=b"split").digest(), "big")
+def split_of(person_or_post: str, test_fraction: float) -> Split:
+    """The side of an author with all posts, or of a post; a larger fraction only moves some from train to test."""
+    number = int.from_bytes(hashlib.blake2b(person_or_post.encode(), digest_size=8, person=b"split").digest(), "big")
     return "test" if number < test_fraction * 2**64 else "train"
+
+
+def with_ids(rows: pl.DataFrame, *columns: str) -> pl.DataFrame:
+    """`rows` with their `example_id`."""
+    ids = [example_id(*parts) for parts in rows.select(columns).iter_rows()]
+    return rows.with_columns(pl.Series("example_id", ids, pl.String))
+
+
+def with_split(rows: pl.DataFrame, by: str, test_fraction: float) -> pl.DataFrame:
+    """`rows` with their `split`, by the value of one column."""
+    distinct = rows[by].unique()
+    sides = pl.Series([split_of(value, test_fraction) for value in distinct], dtype=pl.String)
+    return rows.with_columns(split=rows[by].replace_strict(distinct, sides, return_dtype=pl.String))

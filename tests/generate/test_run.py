@@ -18,17 +18,22 @@ pytestmark = pytest.mark.ray
 POSTS = {f"p{number}": f"I moved to town number {number} and feel lonely. " * (1 + number % 3) for number in range(20)}
 
 
-def publish_held_out(storage: Storage, posts: dict[str, str], draft: str | None = "Call a friend tonight.") -> None:
-    rows = [
-        {"post_id": post_id, "community": "evenings", "post": text, "reply": "Thank you for telling us.", "draft": draft}
-        for post_id, text in posts.items()
-    ]
+def publish_held_out(
+    storage: Storage, posts: dict[str, str], draft: str | None = "Call a friend tonight.", drafts: dict[str, str] | None = None
+) -> None:
     begun = storage.begin("pairs", "default")
-    half = len(rows) // 2
-    files = [
-        begun.write_table(f"held-out/part-{index}.parquet", pa.Table.from_pylist(part, schema=HELD_OUT_SCHEMA))
-        for index, part in enumerate([rows[:half], rows[half:]])
-    ]
+    files = []
+    for folder, texts in (("held-out", posts), ("drafts", drafts or {})):
+        rows = [
+            {"post_id": post_id, "community": "evenings", "post": text, "reply": "Thank you for telling us.", "draft": draft}
+            for post_id, text in texts.items()
+        ]
+        half = len(rows) // 2
+        files += [
+            begun.write_table(f"{folder}/part-{index}.parquet", pa.Table.from_pylist(part, schema=HELD_OUT_SCHEMA))
+            for index, part in enumerate([rows[:half], rows[half:]])
+            if part
+        ]
     begun.publish(files, fingerprint=f"pairs of {len(posts)}", config={}, inputs=[])
 
 
@@ -84,6 +89,31 @@ def test_im_passes_over_posts_without_draft(echo: Config, storage: Storage, ray_
     publish_held_out(storage, POSTS, draft=None)
     with pytest.raises(ArtifactError, match="no held-out post for im"):
         generate(echo, "im", "base")
+
+
+def test_a_teacher_revises_the_drafts_of_train_and_test_posts(echo: Config, storage: Storage, ray_cluster: None):
+    train_posts = {f"t{number}": f"The evenings of week {number} are quiet." for number in range(30)}
+    publish_held_out(storage, POSTS, drafts=train_posts)
+    manifest = generate(vary(echo, max_posts=3), "im", "base", drafts=True)
+    assert manifest.reference == "generations/im-base-drafts"
+    assert manifest.counts == {"prompts": 50, "answered": 50, "failed": 0}
+    rows = rows_of(storage, "generations/im-base-drafts")
+    assert {row["post_id"] for row in rows} == set(POSTS) | set(train_posts)
+    assert all(row["role"] == "im" and row["reply"].endswith("Call a friend tonight.") for row in rows)
+    assert {entry.name for entry in manifest.inputs} == {"pairs/default", "models/base"}
+
+    few = echo.pairs.model_copy(update={"revisions": echo.pairs.revisions.model_copy(update={"max_pairs": 25})})
+    sample = select_prompts(echo.model_copy(update={"pairs": few}), storage, "im", drafts=True)["post_id"].to_pylist()
+    assert sample == [row["post_id"] for row in rows][:25]
+    assert set(sample) & set(POSTS)
+    assert set(sample) & set(train_posts)
+
+
+def test_a_teacher_needs_drafts_and_only_im_revises(echo: Config, storage: Storage, ray_cluster: None):
+    with pytest.raises(ArtifactError, match=r"holds no drafts/; run `llumi pairs build` again"):
+        generate(echo, "im", "base", drafts=True)
+    with pytest.raises(ConfigError, match="llumi generate im base --drafts"):
+        generate(echo, "gm", "base", drafts=True)
 
 
 def test_a_prompt_that_is_too_long_is_recorded_and_the_rest_goes_on(echo: Config, storage: Storage, ray_cluster: None):
@@ -143,13 +173,15 @@ def test_the_fingerprint_follows_what_determines_the_rows_and_nothing_else(confi
         generate_fingerprint(vary(config, seed=18), storage, "gm", "base"),
         generate_fingerprint(vary(config, temperature=0.1), storage, "gm", "base"),
         generate_fingerprint(config, storage, "im", "base"),
+        generate_fingerprint(config, storage, "im", "base", drafts=True),
     ]
     publish_held_out(storage, {"p1": "Another post."})
     changed.append(generate_fingerprint(config, storage, "gm", "base"))
-    assert len({mark, *changed}) == 5
+    assert len({mark, *changed}) == 6
 
 
 def test_names():
     assert [generation_name("gm", model) for model in ("base", "gm-sft", "gm-dpo1")] == ["gm-base", "gm-sft", "gm-dpo1"]
     assert generation_name("im", "base") == "im-base"
+    assert generation_name("im", "teacher", drafts=True) == "im-teacher-drafts"
     assert prompt_seed(17, "p1") == prompt_seed(17, "p1") != prompt_seed(17, "p2")

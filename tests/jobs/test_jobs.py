@@ -65,6 +65,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Itera
     }
     start = f"start --head --node-ip-address=127.0.0.1 --port={port} --num-cpus=4 --num-gpus=0 --object-store-memory={2**29}"
     start += f" --dashboard-host=127.0.0.1 --dashboard-port={dashboard_port} --temp-dir={ray_folder} --block"
+    # A cluster of other tests may hold the agent's own port; without its agent a head takes no job.
+    start += f" --dashboard-agent-listen-port={free_port()}"
     values = {
         "storage.uri": folder / "store",
         "corpus.uri": folder / "corpus",

