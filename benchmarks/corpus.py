@@ -26,10 +26,11 @@ import zstandard
 BARE = Path(__file__).parent / "bare"
 COMMUNITIES = ("kettle", "porch", "lantern", "harbour")
 REPLIES_PER_POST = 20
-WORDS = (
-    "you are not alone with this it sounds heavy thank for telling us maybe a small walk could help tonight friend call "
-    "library evening window tea morning quiet rain street bread letter song winter spring neighbour garden slowly again"
-).split()
+WORDS = [
+    *("you", "are", "not", "alone", "with", "this", "it", "sounds", "heavy", "thank", "for", "telling", "us", "maybe", "small"),
+    *("walk", "could", "help", "tonight", "friend", "call", "library", "evening", "window", "tea", "morning", "quiet", "rain"),
+    *("street", "bread", "letter", "song", "winter", "spring", "neighbour", "garden", "slowly", "again"),
+]
 FIELDS = (
     '"all_awardings":[],"approved_at_utc":null,"approved_by":null,"archived":false,"associated_award":null,'
     '"author_flair_background_color":null,"author_flair_css_class":null,"author_flair_richtext":[],'
@@ -158,19 +159,25 @@ def generate(folder: Path, num_comments: int, skew: float) -> None:
         own = num_comments // len(COMMUNITIES)
         first_post = 36**4 + place * 10**7
         num_posts = max(1, own // REPLIES_PER_POST)
-        write(folder / f"{community}_submissions.zst", (_post(first_post + n, community, bodies[n % 4000]) for n in range(num_posts)))
+        write(
+            folder / f"{community}_submissions.zst",
+            (_post(first_post + n, community, bodies[n % 4000]) for n in range(num_posts)),
+        )
         write(folder / f"{community}_comments.zst", _comments(own, place, community, first_post, num_posts, bodies, skew))
 
 
 def _post(number: int, community: str, body: str) -> str:
     return (
-        f'{{"id":"{number:x}","subreddit":"{community}","author":"asker_{number:x}","created_utc":{1_600_000_000 + number % 10**7},'
-        f'"retrieved_on":{1_650_000_000},"score":{number % 90},"num_comments":12,"over_18":false,"is_self":true,"stickied":false,'
-        f'"distinguished":null,"title":"A quiet evening {number:x}","selftext":"{body}","permalink":"/r/{community}/{number:x}"}}\n'
+        f'{{"id":"k{number:x}","subreddit":"{community}","author":"asker_k{number:x}","score":{number % 90},'
+        f'"created_utc":{1_600_000_000 + number % 10**7},"retrieved_on":{1_650_000_000},"num_comments":12,'
+        '"over_18":false,"is_self":true,"stickied":false,'
+        f'"distinguished":null,"title":"A quiet evening","selftext":"{body}","permalink":"/r/{community}/k{number:x}"}}\n'
     )
 
 
-def _comments(own: int, place: int, community: str, first_post: int, num_posts: int, bodies: list[str], skew: float) -> Iterator[str]:
+def _comments(  # noqa: PLR0917  (what one community is made of)
+    own: int, place: int, community: str, first_post: int, num_posts: int, bodies: list[str], skew: float
+) -> Iterator[str]:
     """Comments in the order of time; a few are removed, by bots, replies to replies, or captured twice."""
     state = 12345 + place
     for n in range(own):
@@ -178,15 +185,15 @@ def _comments(own: int, place: int, community: str, first_post: int, num_posts: 
         chance = state >> 33
         number = 36**5 + place * 10**8 + n
         post = first_post + (0 if chance % 1000 < skew * 1000 else min(n // REPLIES_PER_POST + chance % 50, num_posts - 1))
-        body = "[removed]" if chance % 37 == 0 else f"{bodies[chance % 4000]} {number:x}"
+        body = "[removed]" if chance % 37 == 0 else f"{bodies[chance % 4000]} {bodies[number % 3989]}"
         author = "AutoModerator" if chance % 97 == 0 else f"neighbour_{chance % 2_000_003}"
-        parent = f"t1_{number - 7:x}" if chance % 10 < 3 else f"t3_{post:x}"
+        parent = f"t1_k{number - 7:x}" if chance % 10 < 3 else f"t3_k{post:x}"
         score = (chance >> 7) % 40 * ((chance >> 13) % 5) // 4 - 3
         line = (
-            f'{{"id":"{number:x}","subreddit":"{community}","subreddit_id":"t5_2q{place}","author":"{author}","link_id":"t3_{post:x}",'
+            f'{{"id":"k{number:x}","subreddit":"{community}","subreddit_id":"t5_2q{place}","author":"{author}","link_id":"t3_k{post:x}",'
             f'"parent_id":"{parent}","created_utc":{1_600_000_000 + n},"retrieved_on":{1_650_000_000},"score":{score},'
             f'"body":"{body}","stickied":false,"distinguished":null,"is_submitter":false,"edited":false,"gilded":0,'
-            f'"controversiality":0,"permalink":"/r/{community}/comments/{post:x}/_/{number:x}/"}}\n'
+            f'"controversiality":0,"permalink":"/r/{community}/comments/k{post:x}/_/k{number:x}/"}}\n'
         )
         yield line
         if chance % 211 == 0:
@@ -221,7 +228,8 @@ def one_core(folder: Path) -> None:
         lines = reader.read().decode().splitlines(keepends=True)
     write(monthly, (line if n % 100 == 0 else line.replace('"kettle"', '"elsewhere"') for n, line in enumerate(lines)))
     for name, path, communities in (("one community", dump, []), ("a month, 1% wanted", monthly, ["Kettle"])):
-        code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import corpus; corpus.time_reading({str(path)!r}, {communities})"
+        here = str(Path(__file__).parent)
+        code = f"import sys; sys.path.insert(0, {here!r}); import corpus; corpus.time_reading({str(path)!r}, {communities})"
         subprocess.run([sys.executable, "-c", code, name], check=True, env=os.environ | ONE_CORE)
 
 

@@ -8,9 +8,7 @@ from llumi.job import ConfigOption, SetOption, job, run, show_artifact
 from llumi.prompts import Role
 
 
-def main(
-    role: Role, model: str, *, drafts: bool = False, config: ConfigOption = None, overrides: SetOption = None
-) -> None:
+def main(role: Role, model: str, *, drafts: bool = False, config: ConfigOption = None, overrides: SetOption = None) -> None:
     """Generate replies (gm) or revisions (im) with one model; --drafts: revisions of all drafts, for jobs/teach.py."""
     with job(config, overrides) as here:
         manifest = generate(here.config, role, model, here.progress, drafts=drafts)

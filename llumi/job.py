@@ -72,8 +72,8 @@ def _show_early_months(manifest: Manifest, config: Config) -> None:
         if counts["early"]:
             verdict = "left out" if config.corpus.early_months == "drop" else "kept as configured, but doubtful"
             console.print(
-                f"[yellow]{month} {verdict}:[/] {counts['score_one']} of its {counts['comments']} scores are 1, so they were taken "
-                "before people had voted (corpus.early_months, corpus.early_share)",
+                f"[yellow]{month} {verdict}:[/] {counts['score_one']} of its {counts['comments']} scores are 1, so they were "
+                "taken before people had voted (corpus.early_months, corpus.early_share)",
                 soft_wrap=True,
             )
 

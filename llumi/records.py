@@ -82,7 +82,8 @@ SFT_SCHEMA = pa.schema(
 """`pairs/<name>/<role>-sft/<split>/`: TRL's conversational prompt and completion.
 
 Authors are pseudonyms, there so that a person's text can be found again and removed; `author` wrote the completion and
-is null where a teacher model did, `draft_author` wrote IM's draft and is null for GM. `risk` is the tier of the post (`llumi.safety`). `score` is null for a teacher's.
+is null where a teacher model did, `draft_author` wrote IM's draft and is null for GM. `risk` is the tier of the post
+(`llumi.safety`). `score` is null for a teacher's.
 """
 
 DPO_SCHEMA = pa.schema(

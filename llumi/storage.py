@@ -12,11 +12,12 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -26,9 +27,15 @@ from llumi import __version__
 from llumi.config import StorageConfig
 from llumi.errors import ArtifactError, StoreError
 
+Given = TypeVar("Given")
 Kind = Literal["pairs", "models", "generations", "evaluations"]
 MANIFEST = "manifest.json"
 COPY_CHUNK_BYTES = 8 * 2**20
+ATTEMPTS = 6
+"""How often a request to S3 is made before it counts as failed."""
+
+_PAUSE_SECONDS = 0.1
+_GAVE_UP = ("Failed to flush response stream", "NO_SUCH_UPLOAD")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +175,11 @@ class Storage:
         with store_errors(self.uri):
             if self.is_local:
                 Path(target).parent.mkdir(parents=True, exist_ok=True)
-            with self.filesystem.open_output_stream(target) as stream:
-                stream.write(content)
+            retried(lambda: self._write(target, content))
+
+    def _write(self, target: str, content: bytes | pa.Buffer) -> None:
+        with self.filesystem.open_output_stream(target) as stream:
+            stream.write(content)
 
     def replace(self, manifest: Manifest) -> None:
         """Put `manifest` in the place of the one that stands, in one step: a reader sees the old or the new artifact whole.
@@ -346,7 +356,25 @@ def open_s3(config: StorageConfig) -> pafs.S3FileSystem:
         region=config.region,
         connect_timeout=10,
         request_timeout=60,
+        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+        allow_delayed_open=True,  # a small file is one request and not three
     )
+
+
+def retried(work: Callable[[], Given]) -> Given:
+    """What `work` gives, which may be done twice; tried again where the store was too busy and the S3 client gave up.
+
+    It tries again by itself, but for two answers "slow down": to a request for a few bytes, whose buffer the answer does
+    not fit into, and to the end of an upload in parts, which it asks for once more after it was done.
+    """
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return work()
+        except OSError as error:
+            if not any(sign in str(error) for sign in _GAVE_UP):
+                raise
+            time.sleep(attempt * _PAUSE_SECONDS)
+    return work()
 
 
 def delete_file(filesystem: pafs.FileSystem, path: str) -> None:

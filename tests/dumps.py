@@ -1,9 +1,13 @@
 """Small dumps for tests: records of posts and comments, and files of them."""
 
+import gzip
+import io
 import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 
@@ -55,10 +59,26 @@ def compressed(text: bytes) -> bytes:
     return compressor.compress(text) + compressor.flush()
 
 
+def parquet(records: list[dict[str, Any]], row_group_size: int | None = None) -> bytes:
+    """A Parquet file with a column for every field of the first record."""
+    stream = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(records), stream, row_group_size=row_group_size)
+    return stream.getvalue()
+
+
 def write_dump(path: Path, records: list[dict[str, Any]]) -> Path:
+    """In the form that the name's suffix promises."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = b"".join(line(record) + b"\n" for record in records)
-    path.write_bytes(compressed(text) if path.suffix == ".zst" else text)
+    match path.suffix:
+        case ".zst":
+            path.write_bytes(compressed(text))
+        case ".gz":
+            path.write_bytes(gzip.compress(text))
+        case ".parquet":
+            path.write_bytes(parquet(records))
+        case _:
+            path.write_bytes(text)
     return path
 
 

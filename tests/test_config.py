@@ -36,7 +36,7 @@ def test_an_override_replaces_one_value_and_keeps_the_defaults_beside_it() -> No
         ("train.sft.zzz=1", "train.sft.zzz: no such key; there are epochs, max_steps, learning_rate"),
         ("pairs.margin.min_gap=0", "pairs.margin.min_gap: 0 is not right; it should be greater than or equal to 1"),
         ("pairs.margin.min_gap=lots", "pairs.margin.min_gap: 'lots' is not right; it should be a valid integer"),
-        ("pairs.preset=best", "pairs.preset: 'best' is not right; it should be 'margin' or 'paper'"),
+        ("pairs.preset=best", "pairs.preset: 'best' is not right; it should be 'margin', 'paper' or 'shp'"),
         ("pairs.paper.chosen_top=0.9", "pairs.paper: chosen_top 0.9 and rejected_bottom 0.15 overlap"),
         ("train.sft.max_steps=0", "train.sft: max_steps 0 trains nothing; give a positive number, or -1 for whole epochs"),
         ("serve.gm.min_replicas=3", "serve.gm: min_replicas 3 is above max_replicas 1"),

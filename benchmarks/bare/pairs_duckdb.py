@@ -1,4 +1,4 @@
-"""The same in DuckDB: it refuses the window of the dumps, so they are decompressed first.
+"""The same in DuckDB, with the same safety rules: it refuses the window of the dumps, so they are decompressed first.
 
 python pairs_duckdb.py DUMPS OUT.parquet
 """
@@ -10,7 +10,10 @@ from pathlib import Path
 import duckdb
 import zstandard
 
-QUERY = """
+from llumi.safety import SafetyRules
+
+PREPARE, WRITE = (
+    """
 CREATE TEMP VIEW post_captures AS
     SELECT id, title, selftext, author, retrieved_on FROM read_json('{folder}/*_submissions', format='newline_delimited',
     columns={{id: 'VARCHAR', title: 'VARCHAR', selftext: 'VARCHAR', author: 'VARCHAR', retrieved_on: 'BIGINT'}});
@@ -19,7 +22,8 @@ CREATE TEMP VIEW comment_captures AS
     columns={{id: 'VARCHAR', link_id: 'VARCHAR', parent_id: 'VARCHAR', author: 'VARCHAR', score: 'BIGINT', body: 'VARCHAR',
     retrieved_on: 'BIGINT', stickied: 'BOOLEAN', is_submitter: 'BOOLEAN', distinguished: 'VARCHAR'}});
 CREATE TEMP TABLE posts AS
-    SELECT * FROM (SELECT id, arg_max({{'title': title, 'selftext': selftext, 'author': author}}, retrieved_on) AS post FROM post_captures GROUP BY id)
+    SELECT * FROM (SELECT id,
+    arg_max({{'title': title, 'selftext': selftext, 'author': author}}, retrieved_on) AS post FROM post_captures GROUP BY id)
     WHERE post.selftext NOT IN ('[removed]', '[deleted]') AND post.author NOT IN ('[removed]', '[deleted]');
 CREATE TEMP TABLE repeated AS
     SELECT id FROM comment_captures GROUP BY id HAVING count(*) > 1;
@@ -38,14 +42,19 @@ CREATE TEMP TABLE replies AS
     row_number() OVER (PARTITION BY posts.id ORDER BY score DESC, comments.id) AS best,
     row_number() OVER (PARTITION BY posts.id ORDER BY score, comments.id) AS worst
     FROM comments JOIN posts ON comments.link_id = 't3_' || posts.id WHERE comments.author <> posts.post.author;
+""",
+    """
 COPY (
     SELECT posts.post.title || chr(10) || chr(10) || posts.post.selftext AS prompt, chosen.body AS chosen,
     rejected.body AS rejected, chosen.score AS score, rejected.score AS score_rejected
     FROM replies AS chosen JOIN replies AS rejected USING (post_id) JOIN posts ON posts.id = post_id
-    WHERE chosen.best <= 4 AND rejected.worst <= 4 AND chosen.score - rejected.score >= 2
-    QUALIFY row_number() OVER (PARTITION BY post_id ORDER BY chosen.score - rejected.score DESC, chosen.best, rejected.worst) <= 4
+    WHERE chosen.best <= 4 AND chosen.id NOT IN (SELECT id FROM refused)
+    AND rejected.worst <= 4 AND chosen.score - rejected.score >= 2
+    QUALIFY row_number() OVER (PARTITION BY post_id
+    ORDER BY chosen.score - rejected.score DESC, chosen.best, rejected.worst) <= 4
 ) TO '{out}' (FORMAT parquet);
-"""
+""",
+)
 
 
 def main() -> None:
@@ -56,7 +65,10 @@ def main() -> None:
             with path.open("rb") as source, Path(plain, path.stem).open("wb") as sink:
                 zstandard.ZstdDecompressor(max_window_size=2**31).copy_stream(source, sink)
         with duckdb.connect(config={"temp_directory": plain}) as connection:
-            connection.execute(QUERY.format(folder=plain, out=out))
+            connection.execute(PREPARE.format(folder=plain))
+            best = connection.sql("SELECT id, body FROM replies WHERE best <= 4").pl()
+            connection.register("refused", best.filter(SafetyRules.load().vetoes(best["body"]).is_not_null()).select("id"))
+            connection.execute(WRITE.format(out=out))
 
 
 if __name__ == "__main__":

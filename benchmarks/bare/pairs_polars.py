@@ -1,5 +1,6 @@
-"""What one would write instead of `llumi pairs build`: one process, zstandard and Polars, the same cleaning and the same pairs.
+"""What one would write instead of `llumi pairs build`: one process, zstandard and Polars.
 
+The cleaning and the pairs are the same, and so are the safety rules (those of LLUMI, as a library).
 Chunks are parsed and filtered as they are decompressed, so that only what is needed stays in memory.
 
 python pairs_polars.py DUMPS OUT.parquet
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import polars as pl
 import zstandard
+
+from llumi.safety import SafetyRules
 
 MIN_GAP, MAX_PAIRS, CHUNK_BYTES = 2, 4, 32 * 2**20
 GONE = ["[removed]", "[deleted]"]
@@ -65,7 +68,9 @@ def main() -> None:
     """Read, join, pair, write."""
     folder, out = Path(sys.argv[1]), Path(sys.argv[2])
     is_there = ~pl.col("author").is_in(GONE)
-    posts = read(folder, "submissions", POSTS, is_there & ~pl.col("selftext").is_in(GONE), ["id", "author", "title", "selftext"])
+    posts = read(
+        folder, "submissions", POSTS, is_there & ~pl.col("selftext").is_in(GONE), ["id", "author", "title", "selftext"]
+    )
     keep = (
         pl.col("parent_id").str.starts_with("t3_")
         & is_there
@@ -81,6 +86,7 @@ def main() -> None:
     replies = comments.join(of_posts, on="link_id").filter(pl.col("author") != pl.col("post_author"))
     slim = replies.with_row_index("row").select("row", "id", "score", post_id="link_id")
     best, worst = (extremes(slim, best_first) for best_first in (True, False))
+    best = best.filter(SafetyRules.load().vetoes(replies["body"].gather(best["row"])).is_null())
     pairs = best.join(worst, on="post_id", suffix="_rejected")
     pairs = pairs.with_columns(gap=pl.col("score") - pl.col("score_rejected")).filter(pl.col("gap") >= MIN_GAP)
     pairs = pairs.sort("post_id", "gap", "rank", "rank_rejected", descending=[False, True, False, False])

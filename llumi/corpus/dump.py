@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import zstandard
+from polars import selectors
 
 from llumi.config import Config
 from llumi.corpus.reddit import COLUMNS, Kind
@@ -240,19 +241,25 @@ def _gunzip(source: _Source) -> Iterator[bytes]:
 
 def _rows_as_lines(source: _Source, dump: Dump, filesystem: pafs.FileSystem) -> Iterator[bytes]:
     """The rows of a Parquet file as the lines that they stand for, so that there is one way to read a record."""
-    with filesystem.open_input_file(dump.path) as file:
-        try:
+    try:
+        with filesystem.open_input_file(dump.path) as file:
             parquet = pq.ParquetFile(file)
-        except pa.ArrowInvalid:
-            raise CorpusError(f"{dump.uri}: not a whole Parquet file; fetch it again") from None
-        known = [name for name in parquet.schema_arrow.names if name in COLUMNS[dump.kind]]
-        if "id" not in known:
-            raise CorpusError(f"{dump.uri}: has no column id; expected the columns of a dump ({', '.join(_NAMED[dump.kind])})")
-        for batch in parquet.iter_batches(_PARQUET_ROWS, columns=known):
-            lines = io.BytesIO()
-            pl.DataFrame(pl.from_arrow(batch)).write_ndjson(lines)
-            yield lines.getvalue()
+            known = [name for name in parquet.schema_arrow.names if name in COLUMNS[dump.kind]]
+            if "id" not in known:
+                expected = ", ".join(_NAMED[dump.kind])
+                raise CorpusError(f"{dump.uri}: has no column id; expected the columns of a dump ({expected})")
+            for batch in parquet.iter_batches(_PARQUET_ROWS, columns=known):
+                lines = io.BytesIO()
+                _as_json_types(pl.DataFrame(pl.from_arrow(batch))).write_ndjson(lines)
+                yield lines.getvalue()
+    except (pa.ArrowException, UnicodeDecodeError):
+        raise CorpusError(f"{dump.uri}: not a whole Parquet file; fetch it again") from None
     deque(source.blocks(_BUFFER_BYTES), maxlen=0)  # for the hash and the size
+
+
+def _as_json_types(frame: pl.DataFrame) -> pl.DataFrame:
+    """Text that was stored as bytes as text, and times as seconds since 1970: JSON has neither bytes nor times."""
+    return frame.with_columns(selectors.binary().cast(pl.String, strict=False), selectors.datetime().dt.epoch("s"))
 
 
 def _plain(source: _Source) -> Iterator[bytes]:

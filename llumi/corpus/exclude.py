@@ -31,7 +31,7 @@ def read_exclusions(path: Path | None) -> Exclusions:
         words = line.partition("#")[0].split()
         if not words:
             continue
-        if len(words) != 2 or words[0] not in found:  # noqa: PLR2004  (a kind and a name)
+        if len(words) != 2 or words[0] not in found:
             raise CorpusError(f"corpus.exclude {path}:{number}: expected `post ID` or `author NAME`")
         kind, name = words
         found[kind].add(name.lower().removeprefix("t3_" if kind == "post" else "u/"))

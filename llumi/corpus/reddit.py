@@ -24,6 +24,8 @@ _MAX_INTEGER = 2**53  # the largest that JSON carries exactly; far from overflow
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]*);")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_NO_STRING = r'(?s)^(?:true|false|-?[0-9]+(?:\.[0-9]+)?|\{.*\}|\[(?:[\[{"0-9tfn-].*)?\])$'  # JSON of another type, as text
+_DELETED_LATER = r'"was_deleted_later":\s*true'
 _FEW_LINES = 64  # among which a line that the columnar parser refuses is no longer searched for, but all read singly
 
 _COMMON = {
@@ -53,9 +55,10 @@ RECORDS: dict[Kind, dict[str, Any]] = {
 `retrieved_on` orders several captures of one record. `is_own`: the asker's own reply, as far as the dump marks it.
 """
 
-_RAW_COMMON = (
-    "id subreddit author created_utc score retrieved_on retrieved_utc stickied distinguished removed_by_category _meta".split()
-)
+_RAW_COMMON = [
+    *("id", "subreddit", "author", "created_utc", "score", "retrieved_on", "retrieved_utc"),
+    *("stickied", "distinguished", "removed_by_category", "_meta"),
+]
 _RAW: dict[Kind, list[str]] = {
     "posts": [*_RAW_COMMON, "is_self", "title", "selftext"],
     "comments": [*_RAW_COMMON, "link_id", "parent_id", "is_submitter", "score_hidden", "body"],
@@ -99,9 +102,7 @@ def _read_halves(lines: bytes, kind: Kind) -> tuple[pl.DataFrame, int]:
         singly, num_malformed = _read_singly(enumerate(rows), kind)
         return singly.drop("line"), num_malformed
     middle = len(rows) // 2
-    (first, num_first), (second, num_second) = (
-        read_records(b"\n".join(half), kind) for half in (rows[:middle], rows[middle:])
-    )
+    (first, num_first), (second, num_second) = (read_records(b"\n".join(half), kind) for half in (rows[:middle], rows[middle:]))
     return pl.concat([first, second]), num_first + num_second
 
 
@@ -110,16 +111,22 @@ def _split(lines: bytes) -> list[bytes]:
 
 
 def _is_unusual(kind: Kind) -> pl.Expr:
-    """Whether a row needs a closer look: a number that is none, an identifier without its prefix, NULs.
+    """Whether a row needs a closer look: a value of another type than usual, an identifier without its prefix, NULs.
 
     The columnar parser also makes a NUL of half an emoji.
     """
+    texts = ["body"] if kind == "comments" else ["title", "selftext"]
+    names = ["subreddit", "author", "distinguished", *(["link_id"] if kind == "comments" else [])]
+    flags = ["stickied", *(["is_submitter", "score_hidden"] if kind == "comments" else ["is_self"])]
     numbers = [pl.col(name) for name in ("created_utc", "score", "retrieved_on", "retrieved_utc")]
-    texts = ["author", "body"] if kind == "comments" else ["author", "title", "selftext"]
     signs = [
         pl.col("id").is_null() | (pl.col("id") == ""),
         *(number.is_not_null() & _integer_column(number).is_null() for number in numbers),
-        *(pl.col(name).str.contains("\0", literal=True) for name in texts),
+        *(~pl.col(name).is_in(["true", "false"]) for name in flags),
+        *(pl.col(name).str.contains(_NO_STRING) for name in ("id", "removed_by_category", *names, *texts)),
+        *(pl.col(name).str.contains("\0", literal=True) for name in ("id", *texts)),
+        *(pl.col(name).str.contains(r"[\x00&]") for name in names),
+        pl.col("_meta").str.contains(r"^.+\{"),
     ]
     if kind == "comments":
         link, parent = pl.col("link_id"), pl.col("parent_id")
@@ -127,7 +134,7 @@ def _is_unusual(kind: Kind) -> pl.Expr:
             link.is_null() | ~link.str.starts_with(POST_PREFIX),
             parent.is_null() | ~(parent.str.starts_with(POST_PREFIX) | parent.str.starts_with(COMMENT_PREFIX)),
         ]
-    return pl.any_horizontal(signs)
+    return pl.any_horizontal(sign.fill_null(False) for sign in signs)
 
 
 def _usual(raw: pl.DataFrame, kind: Kind) -> pl.DataFrame:
@@ -145,7 +152,7 @@ def _usual(raw: pl.DataFrame, kind: Kind) -> pl.DataFrame:
         "is_stickied": _is_true("stickied"),
         "distinguished": pl.col("distinguished").fill_null(""),
         "was_removed": (pl.col("removed_by_category") != "").fill_null(False),
-        "was_deleted_later": pl.col("_meta").str.contains(r'"was_deleted_later":\s*true').fill_null(False),
+        "was_deleted_later": pl.col("_meta").str.contains(_DELETED_LATER).fill_null(False),
         "body": pl.col(body).fill_null(""),
     }
     if kind == "posts":
@@ -231,7 +238,6 @@ def _comment(record: Record) -> Record:
 
 
 def _common(record: Record) -> Record:
-    meta = record.get("_meta")
     return {
         "id": str(record["id"]),
         "community": _text(record.get("subreddit")),
@@ -242,8 +248,15 @@ def _common(record: Record) -> Record:
         "is_stickied": _flag(record.get("stickied")),
         "distinguished": _text(record.get("distinguished")),
         "was_removed": bool(record.get("removed_by_category")),
-        "was_deleted_later": isinstance(meta, dict) and meta.get("was_deleted_later") is True,
+        "was_deleted_later": _is_deleted_later(record.get("_meta")),
     }
+
+
+def _is_deleted_later(meta: Any) -> bool:
+    """Parquet files may hold the object as text."""
+    if isinstance(meta, str):
+        return re.search(_DELETED_LATER, meta) is not None
+    return isinstance(meta, dict) and meta.get("was_deleted_later") is True
 
 
 def _thread(record: Record) -> tuple[str, bool]:

@@ -34,7 +34,7 @@ from llumi.pairs.totals import Totals
 from llumi.progress import Progress, silent
 from llumi.records import DPO_SCHEMA, HELD_OUT_SCHEMA, SFT_SCHEMA
 from llumi.safety import SafetyRules
-from llumi.storage import Draft, FileEntry, Input, Manifest, Storage, delete_tree, digest, fingerprint, store_errors
+from llumi.storage import Draft, FileEntry, Input, Manifest, Storage, digest, fingerprint
 
 EXAMPLES = {
     f"{name}/{split}": schema
@@ -76,7 +76,7 @@ def build_pairs(config: Config, progress: Progress = silent, chunk_bytes: int = 
         for result in over_buckets(partition.num_buckets, finish, "write examples", progress):
             totals.add_finished(result)
         totals.check_finished()
-        build_im(totals, survivors, storage, tables, partition.num_buckets, progress)
+        build_im(totals, survivors, tables, partition.num_buckets, progress)
         draft = storage.begin("pairs", config.pairs.name)
         for file in totals.files:
             draft.take(f"{tables}/{file.path}", file)
@@ -92,12 +92,14 @@ def build_pairs(config: Config, progress: Progress = silent, chunk_bytes: int = 
 
 def pairs_fingerprint(config: Config) -> str:
     """What determines the pairs: the files of the corpus as they stand, the rules of both sections, and the key."""
-    others = dict.fromkeys({"margin", "paper", "shp"} - {config.pairs.preset}, True)
+    seen_pairs = config.pairs.model_dump(mode="json", exclude={"name", "num_buckets", "margin", "paper", "shp"})
+    seen_pairs["revisions"] = config.pairs.revisions.model_dump(mode="json", exclude={"num_actors", "num_gpus"})
+    seen_pairs["rules"] = getattr(config.pairs, config.pairs.preset).model_dump(mode="json")
     exclusions = read_exclusions(config.corpus.exclude)
     seen = {
         "corpus": config.corpus.model_dump(mode="json", exclude={"uri", "truncated", "exclude"}),
         "excluded": digest([sorted(exclusions.posts), sorted(exclusions.authors)]),
-        "pairs": config.pairs.model_dump(mode="json", exclude={"name": True, "num_buckets": True, "revisions": {"num_actors", "num_gpus"}} | others),
+        "pairs": seen_pairs,
         "base": config.train.base,
         "safety": SafetyRules.load().digest,
         "key": Pseudonymizer.open(config).key_id,

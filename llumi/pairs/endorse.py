@@ -16,8 +16,6 @@ Frames named `replies` hold one row for each top-level reply: post_id, id, commu
 post_created_utc, length (characters), reason and veto (null where nothing speaks against it).
 """
 
-import math
-
 import polars as pl
 
 from llumi.config import PairsConfig
@@ -38,6 +36,12 @@ Rule = tuple[str, pl.Expr]
 def max_pairs_per_post(config: PairsConfig) -> int:
     """The configured number, or the preset's own."""
     return config.max_pairs_per_post or _PAIRS_PER_POST[config.preset]
+
+
+def max_compared(config: PairsConfig) -> int:
+    """How many of a post's best and of its worst replies are compared with each other."""
+    limit = max_pairs_per_post(config)
+    return max(limit, _COMPARED) if pair_rules(config) else limit
 
 
 def reach(config: PairsConfig) -> pl.Expr:
@@ -69,6 +73,7 @@ def pair_rules(config: PairsConfig) -> list[Rule]:
             rules.append(("not_earlier", known & (chosen < rejected)))
         case "matched":
             since_chosen, since_rejected = ((time - pl.col("post_created_utc")).clip(1) for time in (chosen, rejected))
+            known &= pl.col("post_created_utc") > 0
             rules.append(("not_matched", known & _alike(since_chosen, since_rejected, config.matched_ratio)))
         case "any":
             pass
@@ -134,8 +139,7 @@ def select_pairs(replies: pl.DataFrame, config: PairsConfig) -> tuple[pl.DataFra
     pairs, each of the K better ones would form a pair at least as wide with the same rejected reply, and precede it.
     With pair rules K is larger, and what lies beyond it falls under the cap.
     """
-    limit, rules = max_pairs_per_post(config), pair_rules(config)
-    compared = max(limit, _COMPARED) if rules else limit
+    limit, compared, rules = max_pairs_per_post(config), max_compared(config), pair_rules(config)
     best = ranked(replies.filter(pl.col("may_choose"), pl.col("veto").is_null()), best_first=True, limit=compared)
     worst = ranked(replies.filter("may_reject"), best_first=False, limit=compared).drop("community", "post_created_utc")
     pairs = best.join(worst, on="post_id", suffix="_rejected").filter(pl.col("score_rejected") <= reach(config))
@@ -177,7 +181,7 @@ def ranked(replies: pl.DataFrame, *, best_first: bool, limit: int) -> pl.DataFra
 
 def _alike(one: pl.Expr, other: pl.Expr, ratio: float) -> pl.Expr:
     """Whether two positive numbers are within a factor of each other."""
-    return ((one + 0.0).log() - (other + 0.0).log()).abs() <= math.log(ratio)
+    return pl.max_horizontal(one, other) <= pl.min_horizontal(one, other) * ratio
 
 
 def _share(total: pl.Expr, fraction: float) -> pl.Expr:

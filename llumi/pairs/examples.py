@@ -4,25 +4,28 @@ A frame of pairs has the columns example_id, post_id, post_author, author, autho
 body_rejected, score, score_rejected, weight and, for IM, similarity; a frame of replies has those of its chosen side.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import polars as pl
 import pyarrow as pa
 
-from llumi.prompts import Message, answer, gm_prompt
-from llumi.records import DPO_SCHEMA, HELD_OUT_SCHEMA, MESSAGES, SFT_SCHEMA
+from llumi.prompts import Message, answer, gm_prompt, im_prompt
+from llumi.records import DPO_SCHEMA, HELD_OUT_SCHEMA, SFT_SCHEMA
+
+_HERE = "\0"
+"""Stands for a text in a template; cleaning leaves none in a text."""
 
 
 def gm_sft(replies: pl.DataFrame) -> pa.Table:
     """Examples (SFT_SCHEMA): post -> an endorsed reply."""
     replies = replies.with_columns(author_rejected=pl.lit(None, pl.String))
-    return sft_table(replies, (gm_prompt(post) for post in replies["text"]))
+    return sft_table(replies, gm_prompts(replies))
 
 
 def gm_dpo(pairs: pl.DataFrame) -> pa.Table:
     """Preference rows (DPO_SCHEMA): post -> the endorsed reply over the other."""
     pairs = pairs.with_columns(similarity=pl.lit(None, pl.Float64))
-    return dpo_table(pairs, (gm_prompt(post) for post in pairs["text"]))
+    return dpo_table(pairs, gm_prompts(pairs))
 
 
 def held_out(pairs: pl.DataFrame) -> pa.Table:
@@ -39,13 +42,23 @@ def held_out(pairs: pl.DataFrame) -> pa.Table:
     return _table(pairs, columns, {}, HELD_OUT_SCHEMA)
 
 
-def sft_table(rows: pl.DataFrame, prompts: Iterable[list[Message]]) -> pa.Table:
+def gm_prompts(rows: pl.DataFrame) -> pl.Series:
+    """The conversation that asks GM for a reply to `text`, for each row."""
+    return _conversations(gm_prompt(_HERE), [rows["text"]])
+
+
+def im_prompts(rows: pl.DataFrame) -> pl.Series:
+    """The conversation that asks IM to revise `body_rejected`, a reply to `text`, for each row."""
+    return _conversations(im_prompt(_HERE, _HERE), [rows["text"], rows["body_rejected"]])
+
+
+def sft_table(rows: pl.DataFrame, prompts: pl.Series) -> pa.Table:
     """`rows` as completions of `prompts`."""
     columns = {"draft_author": "author_rejected"}
-    return _table(rows, columns, {"prompt": _conversations(prompts), "completion": _answers(rows["body"])}, SFT_SCHEMA)
+    return _table(rows, columns, {"prompt": prompts, "completion": _answers(rows["body"])}, SFT_SCHEMA)
 
 
-def dpo_table(pairs: pl.DataFrame, prompts: Iterable[list[Message]]) -> pa.Table:
+def dpo_table(pairs: pl.DataFrame, prompts: pl.Series) -> pa.Table:
     """`pairs` as chosen and rejected answers to `prompts`."""
     columns = {
         "pair_id": "example_id",
@@ -55,35 +68,34 @@ def dpo_table(pairs: pl.DataFrame, prompts: Iterable[list[Message]]) -> pa.Table
         "rejected_score": "score_rejected",
     }
     conversations = {
-        "prompt": _conversations(prompts),
+        "prompt": prompts,
         "chosen": _answers(pairs["body"]),
         "rejected": _answers(pairs["body_rejected"]),
     }
     return _table(pairs, columns, conversations, DPO_SCHEMA)
 
 
-def _table(rows: pl.DataFrame, columns: dict[str, str], conversations: dict[str, pa.Array], schema: pa.Schema) -> pa.Table:
+def _table(rows: pl.DataFrame, columns: dict[str, str], conversations: dict[str, pl.Series], schema: pa.Schema) -> pa.Table:
     """The fields of `schema`: conversations as given, all others from the column that `columns` names, or their own."""
-    arrays = {
-        name: conversations[name] if name in conversations else rows[columns.get(name, name)].to_arrow() for name in schema.names
-    }
-    return pa.table(arrays).cast(schema)
+    series = [conversations[name] if name in conversations else rows[columns.get(name, name)] for name in schema.names]
+    frame = pl.DataFrame([one.alias(name) for name, one in zip(schema.names, series, strict=True)])
+    return frame.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema)
 
 
-def _answers(bodies: pl.Series) -> pa.Array:
-    return _conversations(answer(body) for body in bodies)
+def _answers(bodies: pl.Series) -> pl.Series:
+    return _conversations(answer(_HERE), [bodies])
 
 
-def _conversations(conversations: Iterable[list[Message]]) -> pa.Array:
-    """Messages as a column, put together from flat ones: several times faster than from nested dictionaries."""
-    roles: list[str] = []
-    contents: list[str] = []
-    offsets = [0]
-    for conversation in conversations:
-        roles.extend(turn["role"] for turn in conversation)
-        contents.extend(turn["content"] for turn in conversation)
-        offsets.append(len(roles))
-    turns = pa.StructArray.from_arrays(
-        [pa.array(roles, pa.string()), pa.array(contents, pa.string())], fields=list(MESSAGES.value_type)
-    )
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), turns)
+def _conversations(template: Sequence[Message], texts: Sequence[pl.Series]) -> pl.Series:
+    """A conversation for each row: the template, with the row's texts one after the other in the place of `_HERE`.
+
+    The wording stays that of `llumi.prompts`, and no text leaves its column.
+    """
+    rest = iter(range(len(texts)))
+    frame = pl.DataFrame([text.alias(str(number)) for number, text in enumerate(texts)])
+    turns = []
+    for turn in template:
+        first, *others = turn["content"].split(_HERE)
+        pieces = [pl.lit(first), *(piece for other in others for piece in (pl.col(str(next(rest))), pl.lit(other)))]
+        turns.append(pl.struct(role=pl.lit(turn["role"]), content=pl.concat_str(pieces)))
+    return frame.select(pl.concat_list(turns)).to_series()

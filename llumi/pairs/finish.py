@@ -54,13 +54,13 @@ class Survivors:
 
 @dataclass(frozen=True)
 class CountBins:
-    """Before the last pass, where pairs are to be weighed by length: how many are in which bin."""
+    """Before the last pass, where pairs are to be weighed by length: the weight in each bin."""
 
     survivors: Survivors
 
     def __call__(self, number: int) -> dict[str, Any]:
         """Bins as text, because this travels as JSON."""
-        return {str(number_of_bin): num for number_of_bin, num in count_bins(self.survivors.pairs(number)[0]).items()}
+        return {str(name): weight for name, weight in count_bins(self.survivors.pairs(number)[0]).items()}
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,12 @@ from llumi.pairs.near import similarities
 from llumi.pairs.revise import im_dpo, im_sft, in_sample, within_window
 from llumi.pairs.totals import Totals
 from llumi.progress import Progress
-from llumi.storage import FileEntry, Storage, parquet
+from llumi.storage import FileEntry, parquet
 
 NOT_SAMPLED = "not_sampled"
 
 
-def build_im(
-    totals: Totals, survivors: Survivors, storage: Storage, folder: str, num_buckets: int, progress: Progress
-) -> None:
+def build_im(totals: Totals, survivors: Survivors, folder: str, num_buckets: int, progress: Progress) -> None:
     """Write IM's tables into `folder` of scratch and add them to `totals`; nothing where `revisions.source` is none."""
     config = totals.config.revisions
     num_pairs = totals.pairs.kept
@@ -45,7 +43,7 @@ def build_im(
     kept, outside = within_window(nearness, config)
     dropped += outside
     for number in range(num_buckets):
-        _write_bucket(totals, survivors, storage, folder, number, kept)
+        _write_bucket(totals, survivors, folder, number, kept)
     totals.revisions = {"pairs": num_pairs, "kept": kept.height, "dropped": dict(dropped), "window": _window(config)}
 
 
@@ -59,13 +57,13 @@ class _Read:
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         (number,) = batch["bucket"].to_pylist()
         pairs, _ = self.survivors.pairs(number)
-        slim = pairs.filter(in_sample(pairs["example_id"], self.bound)).select(pair_id="example_id", draft="body_rejected", revision="body")
+        slim = pairs.filter(in_sample(pairs["example_id"], self.bound)).select(
+            pair_id="example_id", draft="body_rejected", revision="body"
+        )
         yield slim.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
-def _write_bucket(
-    totals: Totals, survivors: Survivors, storage: Storage, folder: str, number: int, nearness: pl.DataFrame
-) -> None:
+def _write_bucket(totals: Totals, survivors: Survivors, folder: str, number: int, nearness: pl.DataFrame) -> None:
     pairs, _ = survivors.pairs(number)
     near = pairs.join(nearness.rename({"pair_id": "example_id"}), on="example_id", how="inner", maintain_order="left")
     for split in ("train", "test"):
@@ -74,7 +72,7 @@ def _write_bucket(
             if table.num_rows:
                 content = parquet(table)
                 path = f"{name}/part-{number:05}.parquet"
-                storage.write(f"{folder}/{path}", content)
+                survivors.storage.write(f"{folder}/{path}", content)
                 totals.files.append(FileEntry.of(path, content))
                 totals.num_rows[name] += table.num_rows
 

@@ -15,6 +15,7 @@ import polars as pl
 BIN_WIDTH = 0.25
 """Of log2(chosen / rejected)."""
 
+WEIGHT_UNITS = 2**20
 _LARGEST_BIN = 16
 LENGTH_EDGES = [0, 50, 100, 200, 400, 800, 1600, 3200]
 """Characters; the last class is open."""
@@ -27,13 +28,15 @@ def length_bin(pairs: pl.DataFrame) -> pl.Series:
 
 
 def count_bins(pairs: pl.DataFrame) -> Counter[int]:
-    """How many pairs are in which bin."""
-    return Counter(length_bin(pairs).to_list())
+    """The weight in each bin, in units of 2^-20: whole numbers add up to the same in whatever order buckets come."""
+    weights = pairs.select((pl.col("weight") * WEIGHT_UNITS).round().cast(pl.Int64)).to_series()
+    bins = pl.DataFrame({"bin": length_bin(pairs), "weight": weights}).group_by("bin").agg(pl.col("weight").sum())
+    return Counter(dict(bins.iter_rows()))
 
 
 def balance(pairs: pl.DataFrame, bins: Mapping[int, int]) -> pl.DataFrame:
-    """`pairs` with their `weight` times min(1, n(-bin) / n(bin)), n being the counts of all pairs."""
-    factors = {number: min(1.0, bins.get(-number, 0) / count) for number, count in bins.items()}
+    """`pairs` with their `weight` times min(1, w(-bin) / w(bin)), w being what `count_bins` gives for all pairs together."""
+    factors = {number: min(1.0, bins.get(-number, 0) / max(1, weight)) for number, weight in bins.items()}
     numbers = length_bin(pairs)
     factor = pl.Series([factors[number] for number in numbers], dtype=pl.Float64)
     return pairs.with_columns(weight=pl.col("weight") * factor)

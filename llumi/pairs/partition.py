@@ -92,9 +92,7 @@ def partition_corpus(
     )
     files = FileReports(corpus)
     numbers = {dump.path: number for number, dump in enumerate(corpus.dumps)}
-    work = Partitioning(
-        Rules.of(config.corpus), Pseudonymizer.open(config), partition.posts, partition.comments, numbers
-    )
+    work = Partitioning(Rules.of(config.corpus), Pseudonymizer.open(config), partition.posts, partition.comments, numbers)
     for finding in map_chunks(ray.data.from_items, corpus, work, progress, chunk_bytes=chunk_bytes):
         lines = Tally.from_counts(finding.result["lines"])
         files.add(finding, lines.records)

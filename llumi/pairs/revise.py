@@ -7,15 +7,14 @@ model wrote it. The rejected answer is the draft itself, unrevised, so that the 
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from llumi.config import RevisionConfig
-from llumi.pairs.examples import dpo_table, sft_table
-from llumi.prompts import Message, im_prompt
+from llumi.pairs.examples import dpo_table, im_prompts, sft_table
 
 TOO_FAR = "too_far"
 TOO_NEAR = "too_near"
@@ -29,12 +28,12 @@ ANY_LINE = r"(?i)\b(hot|help|life|warm)[ -]?lines?\b|\bcrisis (text )?lines?\b|\
 
 def im_dpo(pairs: pl.DataFrame) -> pa.Table:
     """Preference rows (DPO_SCHEMA): the post and its less endorsed reply as the draft -> the revision over it."""
-    return dpo_table(pairs, _prompts(pairs))
+    return dpo_table(pairs, im_prompts(pairs))
 
 
 def im_sft(pairs: pl.DataFrame) -> pa.Table:
     """The same as examples (SFT_SCHEMA): post and draft -> the revision."""
-    return sft_table(pairs, _prompts(pairs))
+    return sft_table(pairs, im_prompts(pairs))
 
 
 def within_window(pairs: pl.DataFrame, config: RevisionConfig) -> tuple[pl.DataFrame, Counter[str]]:
@@ -99,7 +98,3 @@ def _words(text: pl.Expr) -> pl.Expr:
 def _removes_resource(draft: pl.Expr, revision: pl.Expr, resources: Iterable[str]) -> pl.Expr:
     """Whether the draft names a crisis line that the revision does not."""
     return pl.any_horizontal(draft.str.contains(line) & ~revision.str.contains(line) for line in (*resources, ANY_LINE))
-
-
-def _prompts(pairs: pl.DataFrame) -> Iterator[list[Message]]:
-    return (im_prompt(post, draft) for post, draft in pairs.select("text", "body_rejected").iter_rows())

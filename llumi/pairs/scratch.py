@@ -7,12 +7,13 @@ its bucket with one ranged read per file.
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from llumi.storage import Storage, delete_tree, store_errors
+from llumi.storage import Storage, delete_tree, retried, store_errors
 
 
 @contextlib.contextmanager
@@ -57,17 +58,17 @@ class Exchange:
         """All rows of one bucket, or some of their columns only; in no set order."""
         names = list(columns or self.schema.names)
         options = pa.ipc.IpcReadOptions(included_fields=sorted(self.schema.get_field_index(name) for name in names))
-        batches = []
         with store_errors("scratch"):
-            for path in self.paths:
-                with self.storage.filesystem.open_input_file(self.storage.path(path)) as stream:
-                    batches.append(pa.ipc.open_file(stream, options=options).get_batch(bucket))
+            batches = [retried(partial(self._batch, path, bucket, options)) for path in self.paths]
         schema = pa.schema([field for field in self.schema if field.name in names])
         frame = pl.from_arrow(pa.Table.from_batches(batches, schema), rechunk=False)
         assert isinstance(frame, pl.DataFrame)  # noqa: S101  (of a table, always)
         return frame.select(names)
 
+    def _batch(self, path: str, bucket: int, options: pa.ipc.IpcReadOptions) -> pa.RecordBatch:
+        with self.storage.filesystem.open_input_file(self.storage.path(path)) as stream:
+            return pa.ipc.open_file(stream, options=options).get_batch(bucket)
+
     def add(self, paths: Iterable[str]) -> None:
         """Take in what a task wrote."""
         self.paths.extend(paths)
-

@@ -15,7 +15,7 @@ import pyarrow as pa
 from llumi.config import PairsConfig
 from llumi.pairs.account import account_for
 from llumi.pairs.bucket import Bucket
-from llumi.pairs.endorse import mark_eligible, score_histogram, select_pairs
+from llumi.pairs.endorse import mark_eligible, max_compared, score_histogram, select_pairs
 from llumi.pairs.leaks import CLAIMS, claims
 from llumi.pairs.partition import Partition
 from llumi.pairs.scratch import Exchange
@@ -91,8 +91,11 @@ class Select:
 
     def _judged(self, bucket: Bucket) -> Bucket:
         """The bucket after the rules that read text."""
-        judged = self.text_rules.judge(bucket.replies.filter(bucket.in_use), bucket.bodies)
-        replies = pl.concat([bucket.replies.filter(~bucket.in_use), judged.select(bucket.replies.columns)])
+        judged = self.text_rules.judge(bucket.replies.filter(bucket.in_use), bucket.bodies).select(bucket.replies.columns)
+        left = judged.filter(pl.col("reason").is_null())
+        limit = max(max_compared(self.config), self.config.sft_replies_per_post)
+        vetoed = self.text_rules.veto(left, bucket.bodies, limit)
+        replies = pl.concat([bucket.replies.filter(~bucket.in_use), judged.drop_nulls("reason"), vetoed])
         return Bucket(bucket.posts, replies, bucket.bodies, bucket.num_captures)
 
     def _with_texts(

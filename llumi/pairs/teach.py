@@ -29,7 +29,7 @@ from llumi.pairs.split import with_ids
 from llumi.progress import Progress, silent
 from llumi.records import DPO_SCHEMA, SFT_SCHEMA, Split
 from llumi.safety import Resource, Resources, SafetyRules
-from llumi.storage import Draft, FileEntry, Manifest, Storage, delete_tree, fingerprint, parquet, store_errors
+from llumi.storage import Draft, FileEntry, Manifest, Storage, fingerprint, parquet, store_errors
 
 SPLITS: dict[str, Split] = {"drafts": "train", "held-out": "test"}
 """The split of a pair is the folder that its draft came from: a teacher moves no thread from one side to the other."""

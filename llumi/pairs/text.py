@@ -16,6 +16,8 @@ from llumi.corpus.scrub import AllowList, Scrubber
 from llumi.models import tokenizer_file
 from llumi.safety import Resources, SafetyRules
 
+_LONG_TOKEN_BYTES = 32
+
 
 @dataclass(frozen=True)
 class TextRules:
@@ -42,18 +44,34 @@ class TextRules:
         )
 
     def judge(self, replies: pl.DataFrame, bodies: pl.Series) -> pl.DataFrame:
-        """`replies` (kept ones, with their `row` in `bodies`) with `reason`, `veto` and `length` in characters.
+        """`replies` (kept ones, with their `row` in `bodies`) with `reason` and `length` in characters.
 
         Of replies to one post with the same words, only the most endorsed is kept.
         """
         texts = bodies.gather(replies["row"])
-        judged = replies.with_columns(
-            length=texts.str.len_chars().cast(pl.Int64), veto=self.safety.vetoes(texts), words=texts.str.to_lowercase().hash()
-        ).sort("post_id", "score", "id", descending=[False, True, False])
+        judged = replies.with_columns(length=texts.str.len_chars().cast(pl.Int64), words=texts.str.to_lowercase().hash()).sort(
+            "post_id", "score", "id", descending=[False, True, False]
+        )
         rest = judged.with_row_index("place").filter(pl.struct("post_id", "words").is_first_distinct().not_())["place"]
         reasons = pl.Series([None], dtype=pl.String).new_from_index(0, judged.height).scatter(rest, "near_duplicate")
         by_text = self._reasons(bodies.gather(judged["row"]))
         return judged.with_columns(reason=by_text.zip_with(by_text.is_not_null(), reasons)).drop("words")
+
+    def veto(self, replies: pl.DataFrame, bodies: pl.Series, limit: int) -> pl.DataFrame:
+        """`replies` with `veto`: the safety rule that refuses a reply, for all that are among the `limit` best of a post.
+
+        Where one is refused the next best takes its place and is judged too; what can never be chosen is not judged.
+        """
+        ordered = replies.sort("post_id", "score", "id", descending=[False, True, False]).with_columns(
+            is_judged=pl.lit(False), veto=pl.lit(None, pl.String)
+        )
+        while True:
+            in_view = pl.col("veto").is_null().cum_sum().over("post_id") <= limit
+            rows = ordered.select((in_view & ~pl.col("is_judged")).arg_true()).to_series()
+            if rows.is_empty():
+                return ordered.drop("is_judged").select(replies.columns)
+            verdicts = self.safety.vetoes(bodies.gather(ordered["row"].gather(rows)))
+            ordered = ordered.with_columns(ordered["veto"].scatter(rows, verdicts), ordered["is_judged"].scatter(rows, True))
 
     def tiers(self, posts: pl.Series) -> pl.Series:
         """The risk tier of each post."""
@@ -66,10 +84,12 @@ class TextRules:
 
     def _reasons(self, texts: pl.Series) -> pl.Series:
         reasons = pl.Series([None], dtype=pl.String).new_from_index(0, len(texts))
-        num_words = texts.str.count_matches(r"\S+")
-        # A token never crosses a space and has at least one byte: words are the fewest tokens, bytes the most.
-        unclear = (num_words < self.min_tokens) | (texts.str.len_bytes() > self.max_tokens)
-        rows = unclear.arg_true()
+        num_bytes = texts.str.len_bytes()
+        # A token has at least one byte, and hardly ever as many as _LONG_TOKEN_BYTES: these texts alone can be too short.
+        rows = ((num_bytes < self.min_tokens * _LONG_TOKEN_BYTES) | (num_bytes > self.max_tokens)).arg_true()
+        # A token never crosses a space, so a text has no fewer tokens than words.
+        has_words = texts.gather(rows).str.contains(r"^\s*" + r"\S+\s+" * (self.min_tokens - 1) + r"\S")
+        rows = rows.filter(~has_words | (num_bytes.gather(rows) > self.max_tokens))
         if len(rows):
             counted = pl.Series(count_tokens(self.base, texts.gather(rows).to_list()))
             reasons = reasons.scatter(rows.filter(counted < self.min_tokens), "too_few_tokens")

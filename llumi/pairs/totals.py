@@ -102,7 +102,10 @@ class Totals:
 
     def as_metrics(self) -> dict[str, Any]:
         """For the manifest: distributions."""
-        return {"scores": {name: dict(counts) for name, counts in sorted(self.scores.items())}, "lengths": as_metrics(self.lengths)}
+        return {
+            "scores": {name: dict(counts) for name, counts in sorted(self.scores.items())},
+            "lengths": as_metrics(self.lengths),
+        }
 
     def check_selected(self) -> None:
         """Raise PairsError where posts and comments do not meet, or the rules left nothing, and say which to change."""
@@ -127,8 +130,8 @@ class Totals:
         for split, empty in (("train", "training"), ("test", "test")):
             if not self.num_rows[f"gm-dpo/{split}"]:
                 raise PairsError(
-                    f"pairs: of {self.pairs.kept} pairs none is left for {empty} ({self._lost()}); where few people wrote much of a "
-                    "corpus, split by post alone (pairs.split_by=post), or change pairs.test_fraction"
+                    f"pairs: of {self.pairs.kept} pairs none is left for {empty} ({self._lost()}); where few people wrote much "
+                    "of a corpus, split by post alone (pairs.split_by=post), or change pairs.test_fraction"
                 )
 
     def _lost(self) -> str:
@@ -159,7 +162,10 @@ def _yields(account: PairAccount) -> dict[str, int]:
     last = ("near_duplicate", *LEAKS)
     steps = [
         ("posts kept", [reason for reason in account.dropped if reason.startswith("post_") and not reason.endswith(last)]),
-        ("replies kept", [r for r in account.dropped if r.startswith(("chosen_", "rejected_")) and not r.endswith(("vetoed", *last))]),
+        (
+            "replies kept",
+            [r for r in account.dropped if r.startswith(("chosen_", "rejected_")) and not r.endswith(("vetoed", *last))],
+        ),
         *((reason, [reason]) for reason in _IN_ORDER),
         ("no near-duplicates, no leaks", [reason for reason in account.dropped if reason.endswith(last)]),
     ]

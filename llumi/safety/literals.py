@@ -10,30 +10,34 @@ from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
 
 _COMMON = (
-    "you your that this with have just will like want need what they when feel been some make time more much can the and "
-    "for not are all was one out get has had but how who why now good well very help life know think people would could "
-    "should there about other going take from them then here"
+    "a about after again all also always am an and another any anyone are around as ask at back bad be because been before "
+    "best better but buy by call can could day days did do does don't dont each easy else even ever every everyone everything "
+    "feel feels felt find first for free friend friends from get getting give go going good got had happy hard has have he "
+    "help her him his hope how i i'll i'm if in into is it it's its just keep know let life like little long love make many "
+    "may maybe me mean might mine miss money more most much must my need never new next no nobody not nothing notice now of "
+    "often old on one only or other others our out over own pain people perhaps put really right said same say see she "
+    "should so some someone something sometimes still stop strong such sure take talk tell than thank that that's the their "
+    "them then there these they thing things think this through time to too try us use used very want was way we well were "
+    "what when where which who why will wish with work worse would yes yet you you're your yours"
 )
 COMMON = frozenset(_COMMON.split())
-MAX_SETS = 4
-MIN_CHARACTERS = 3
-MAX_WORDS = 2000
+MAX_WORDS = 100
 """Beyond so many combinations, a part of a pattern is not spelled out."""
 
 Words = frozenset[str]
 _NOTHING: Words = frozenset([""])
 
 
-def required_words(pattern: str) -> tuple[Words, ...]:
-    """Sets of lower-case words without spaces and quotes: every text that the pattern matches holds one of each.
+def required_words(pattern: str) -> Words:
+    """Lower-case words and phrases of which every sentence that the pattern matches holds at least one.
 
-    The set that fewest texts meet comes first. Raises ValueError where there is none: a pattern of gaps alone.
+    Of several such sets, the one that fewest texts meet by chance. Raises ValueError where there is none: a pattern of
+    gaps alone.
     """
-    found = {words for words in _required(parser.parse(pattern)) if _worth(words) > 0}
+    found = [words for words in _required(parser.parse(pattern)) if all(word.strip() for word in words)]
     if not found:
         raise ValueError("no word that every match must hold; name one outside of optional parts")
-    rarest, *others = sorted(found, key=lambda words: (-_worth(words), sorted(words)))
-    return (rarest, *(words for words in others[: MAX_SETS - 1] if _worth(words) >= MIN_CHARACTERS))
+    return min(found, key=lambda words: (_chance(words), sorted(words)))
 
 
 def _required(items: Iterable[Any]) -> list[Words]:
@@ -53,19 +57,19 @@ def _required_of(item: Any) -> list[Words]:
     if code is codes.SUBPATTERN:
         return _required(value[-1])
     if code is codes.BRANCH:
-        return [frozenset().union(*(max(_required(branch), key=_worth) for branch in value[1]))]
+        return [frozenset().union(*(min(_required(branch), key=_chance) for branch in value[1]))]
     if code in (codes.MAX_REPEAT, codes.MIN_REPEAT) and value[0] > 0:
         return _required(value[2])
     return [_spelled(item) or _NOTHING]
 
 
 def _spelled(item: Any) -> Words | None:
-    """All strings that a part of a pattern can match, None where they are too many or hold a space or a quote."""
+    """All strings that a part of a pattern can match, None where they are too many."""
     code, value = item
     if code is codes.AT:
         return _NOTHING
     if code is codes.LITERAL:
-        return frozenset([chr(value).lower()]) if chr(value) not in " '\"" else None
+        return frozenset([chr(value).lower()])
     if code is codes.SUBPATTERN:
         return _spelled_run(value[-1])
     if code in (codes.BRANCH, codes.IN):
@@ -91,6 +95,16 @@ def _union(parts: Sequence[Words | None]) -> Words | None:
     return frozenset().union(*known) if len(known) == len(parts) else None
 
 
-def _worth(words: Words) -> float:
-    """The longer its shortest word, the fewer texts meet a set by chance; the commonest words say little."""
-    return min(len(word) if word not in COMMON else 0.5 for word in words)
+def _chance(words: Words) -> float:
+    """Roughly how many of these a sentence holds by chance: what is spelled with few letters or common words is frequent."""
+    return sum(_chance_of(phrase) for phrase in words)
+
+
+def _chance_of(phrase: str) -> float:
+    chance = 1.0
+    for word in phrase.split(" "):
+        letters = len(word)
+        if letters == 0:
+            continue
+        chance *= 0.1 if word in COMMON else 0.3**letters if letters <= 4 else 0.001
+    return chance

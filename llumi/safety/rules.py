@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field
 
 from llumi.errors import ConfigError
 from llumi.safety.documents import Document, read_document
-from llumi.safety.literals import Words, required_words
+from llumi.safety.literals import required_words
 
 Tier = Literal["none", "possible", "imminent"]
 DEFAULT_FILE = Path(__file__).with_name("rules.yaml")
@@ -105,48 +105,51 @@ class Sentences:
 
 @dataclass(frozen=True)
 class Sieve:
-    """Rules in the order in which they are asked, and the words without which their patterns cannot match."""
+    """Rules in the order in which they are asked, over a column: words first, then expressions, then the judge.
+
+    Few texts hold the words that a pattern needs, and of those few match its expression in Rust, which sees no sentences
+    and so matches wherever the pattern could. Only what passes both is judged.
+    """
 
     judges: tuple[Judge, ...]
 
     @cached_property
-    def asked(self) -> dict[str, list[tuple[int, re.Pattern[str], tuple[Words, ...]]]]:
-        """For each word of a pattern's rarest set: the place of its rule, the pattern, and its other sets."""
-        asked: dict[str, list[tuple[int, re.Pattern[str], tuple[Words, ...]]]] = {}
-        for place, judge in enumerate(self.judges):
-            for pattern in judge.patterns:
-                rarest, *others = required_words(pattern.pattern)
-                for word in rarest:
-                    asked.setdefault(word, []).append((place, pattern, tuple(others)))
-        return asked
+    def patterns(self) -> list[tuple[Judge, re.Pattern[str], str]]:
+        """Every pattern in the order of the rules, with its rule and its expression in Rust."""
+        return [(judge, pattern, _loosened(pattern.pattern)) for judge in self.judges for pattern in judge.patterns]
 
     @cached_property
-    def words(self) -> list[str]:
-        """All words to look up."""
-        others = (words for entries in self.asked.values() for _, _, sets in entries for words in sets)
-        return sorted(frozenset(self.asked).union(*others))
+    def asked(self) -> pl.DataFrame:
+        """The words and phrases, each with the numbers of the patterns that need it or another of their set."""
+        words = [required_words(pattern.pattern) for _, pattern, _ in self.patterns]
+        rows = [(word, number) for number, of_pattern in enumerate(words) for word in sorted(of_pattern)]
+        return pl.DataFrame(rows, schema={"word": pl.String, "pattern": pl.Int64}, orient="row")
 
     def first(self, texts: pl.Series) -> pl.Series:
         """The name of the first rule that holds for each text, null where none does."""
-        found = texts.str.extract_many(self.words, ascii_case_insensitive=True, overlapping=True)
-        hits = (found.list.len() > 0).fill_null(value=False).arg_true()
-        pairs = zip(texts.gather(hits), found.gather(hits), strict=True)
-        verdicts = pl.Series([self._judge(text, words) for text, words in pairs], dtype=pl.String)
-        empty = pl.Series(texts.name, [None], dtype=pl.String).new_from_index(0, len(texts))
-        return empty.scatter(hits, verdicts) if len(hits) else empty
+        verdicts = pl.Series(texts.name, [None], dtype=pl.String).new_from_index(0, len(texts))
+        possible = self._possible(_plain_column(texts))
+        rows = sorted(possible)
+        judged = [self._judge(text, possible[row]) for row, text in zip(rows, texts.gather(rows), strict=True)]
+        return verdicts.scatter(rows, pl.Series(judged, dtype=pl.String)) if rows else verdicts
 
-    def _judge(self, text: str, found: Iterable[str]) -> str | None:
-        words = {word.lower() for word in found}
-        asked: dict[int, dict[re.Pattern[str], None]] = {}
-        for word in words & self.asked.keys():
-            for place, pattern, others in self.asked[word]:
-                if not any(words.isdisjoint(other) for other in others):
-                    asked.setdefault(place, {})[pattern] = None
-        if not asked:
-            return None
+    def _possible(self, plain: pl.Series) -> dict[int, list[int]]:
+        """For each text that may break a rule, the numbers of the patterns that say so."""
+        words = sorted(set(self.asked["word"]))
+        found = plain.str.extract_many(words, ascii_case_insensitive=True, overlapping=True).alias("word")
+        hits = found.to_frame().with_row_index("row").filter(pl.col("word").list.len() > 0).explode("word")
+        hits = hits.with_columns(pl.col("word").str.to_lowercase()).unique().join(self.asked, on="word")
+        possible: dict[int, list[int]] = {}
+        for (number,), of_pattern in hits.select("row", "pattern").unique().partition_by("pattern", as_dict=True).items():
+            rows = of_pattern["row"]
+            for row in rows.filter(plain.gather(rows).str.contains(self.patterns[int(number)][2])):
+                possible.setdefault(row, []).append(int(number))
+        return possible
+
+    def _judge(self, text: str, numbers: list[int]) -> str | None:
         sentences = Sentences.of(text)
-        holding = (place for place in sorted(asked) if self.judges[place].finds(sentences, asked[place]))
-        return next((self.judges[place].name for place in holding), None)
+        asked = (self.patterns[number] for number in sorted(numbers))
+        return next((judge.name for judge, pattern, _ in asked if judge.finds(sentences, [pattern])), None)
 
 
 @dataclass(frozen=True)
@@ -210,6 +213,30 @@ class SafetyRules:
     @cached_property
     def _reply_sieve(self) -> Sieve:
         return Sieve(self.replies)
+
+
+def _loosened(pattern: str) -> str:
+    """The pattern for Rust, over a whole text: borders of words as in ASCII, borders of sentences between any words."""
+    border = pattern.replace(r"\b", r"(?-u:\b)")
+    starts = re.sub(r"(?<![\\\[])\^", r"(?:^|\\W)", border)
+    return "(?i)" + re.sub(r"(?<!\\)\$", r"(?:\\W|$)", starts)
+
+
+def _plain_column(texts: pl.Series) -> pl.Series:
+    """The spaces and quotes of `Sentences`, without the sentences: whatever a pattern can match there is in here, too."""
+    rows = (
+        texts.str.contains(f"[{_APOSTROPHES[1:]}{_QUOTES[1:]}]|[{_BLANKS}]{{2}}|[^\\S ]|[\x1c-\x1f\u200b*_~]")
+        .fill_null(value=False)
+        .arg_true()
+    )
+    return texts.scatter(rows, _plainly(texts.gather(rows))) if len(rows) else texts
+
+
+def _plainly(texts: pl.Series) -> pl.Series:
+    plain = texts.str.replace_many(
+        list(_APOSTROPHES[1:]) + list(_QUOTES[1:]), ["'"] * (len(_APOSTROPHES) - 1) + ['"'] * (len(_QUOTES) - 1)
+    )
+    return plain.str.replace_all(f"[{_BLANKS}]+", " ")
 
 
 def _expanded_terms(terms: dict[str, tuple[str, ...]], path: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from llumi.config import Config, load_config
@@ -37,6 +38,42 @@ def test_it_travels_to_a_worker_and_does_not_show_its_key() -> None:
     assert pickle.loads(pickle.dumps(one)).pseudonym("post", "x") == one.pseudonym("post", "x")
     assert one.key.hex() not in repr(one)
     assert repr(one) == "Pseudonymizer()"
+
+
+def test_a_column_has_the_pseudonym_of_each_of_its_rows() -> None:
+    one = Pseudonymizer.from_secret("a" * 32)
+    raws = pl.Series("author", ["x", "", "y", "x", "\u00e9\U0001f499", "X"])
+    column = one.column("author", raws)
+    assert column.to_list() == [one.pseudonym("author", raw) if raw else "" for raw in raws]
+    assert column.name == "author"
+    assert column.dtype == pl.String
+    assert one.column("author", raws.head(0)).to_list() == []
+    assert one.column("author", pl.Series([""])).to_list() == [""]
+
+
+def test_an_author_is_one_person_in_any_case_and_an_identifier_is_not() -> None:
+    one = Pseudonymizer.from_secret("a" * 32)
+    assert one.pseudonym("author", "Quiet_Maple") == one.pseudonym("author", "quiet_MAPLE")
+    assert one.pseudonym("post", "aB") != one.pseudonym("post", "ab")
+
+
+def test_no_two_of_many_names_share_a_pseudonym() -> None:
+    names = pl.Series([f"name{number}" for number in range(20_000)])
+    pseudonyms = Pseudonymizer.from_secret("a" * 32).column("author", names)
+    assert pseudonyms.n_unique() == len(names)
+    assert pseudonyms.str.contains("^[0-9a-f]{24}$").all()
+
+
+def test_hashes_stand_for_rows_by_key_and_domain() -> None:
+    one, other = Pseudonymizer.from_secret("a" * 32), Pseudonymizer.from_secret("b" * 32)
+    raws = pl.Series([f"name{number % 500}" for number in range(1000)])
+    hashes = one.hashed("post", raws)
+    assert hashes.dtype == pl.UInt64
+    assert hashes[:500].equals(hashes[500:])
+    assert hashes.n_unique() == 500
+    assert hashes.equals(Pseudonymizer.from_secret("a" * 32).hashed("post", raws))
+    assert all((hashes != another).all() for another in (one.hashed("author", raws), other.hashed("post", raws)))
+    assert hashes.gather([7, 3]).equals(one.hashed("post", raws.gather([7, 3])))  # wherever in a column a row stands
 
 
 def test_the_key_is_made_once_and_for_this_user_alone(place: Config) -> None:

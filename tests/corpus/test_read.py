@@ -47,12 +47,31 @@ def test_inspect_counts_everything_and_stops_at_nothing(ray_cluster: None, corpu
         "dropped": {"no_score": 1},
         "malformed": 2,
     }
-    assert (report.first_month, report.last_month) == ("2023-01", "2023-06")
+    assert report.months.num_comments == {"2023-01": cut.num_records, "2023-06": 300}
+    assert report.months.num_ones == {"2023-01": cut.num_records, "2023-06": 1}
     assert report.communities == {"porch": {"posts": 30, "comments": 300 + cut.num_records}}
     num_bytes = open_corpus(of(corpus_folder)).num_bytes
     assert seen[0] == (0, num_bytes)
     assert seen[-1] == (num_bytes, num_bytes)
-    assert report.figures()["comments"]["malformed"] == 2
+    figures = report.figures()
+    assert figures["comments"]["malformed"] == 2
+    assert figures["early_months"] == ["2023-01"]
+    assert figures["months"] == {
+        "2023-01": {"comments": cut.num_records, "score_one": cut.num_records, "early": True},
+        "2023-06": {"comments": 300, "score_one": 1, "early": False},
+    }
+
+
+def test_inspect_reads_every_form_and_leaves_other_communities_out(ray_cluster: None, tmp_path: Path) -> None:
+    records = [comment(f"c{number}", "p1", number, subreddit=("porch", "other")[number % 2]) for number in range(100)]
+    for name in ("a_comments.zst", "b_comments.gz", "c_comments.parquet", "d_comments"):
+        write_dump(tmp_path / name, records)
+    config = load_config(None, [f"corpus.uri={tmp_path}", 'corpus.communities=["PORCH"]'])
+    report = inspect_corpus(config)
+    assert report.comments.as_counts() == {"records": 400, "kept": 200, "dropped": {"other_community": 200}, "malformed": 0}
+    assert [file.num_records for file in report.files] == [100] * 4
+    assert report.communities == {"porch": {"posts": 0, "comments": 200}}
+    assert report.months.early(0.95) == []
 
 
 def test_inspect_reads_the_truncated_file_of_the_quirks_to_its_cut(ray_cluster: None) -> None:

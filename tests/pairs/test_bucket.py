@@ -1,48 +1,55 @@
-"""A folder of dumps through both passes without Ray: partition's work on each chunk, then every bucket."""
+"""A folder of dumps through the first pass without Ray: partition's work on each chunk, then every bucket."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow.fs as pafs
 import pytest
 
-from llumi.config import CorpusConfig, PairsConfig, load_config
-from llumi.corpus.clean import Kind, Rules, Tally
+from llumi.config import CorpusConfig, StorageConfig, load_config
+from llumi.corpus.clean import Rules, Tally
 from llumi.corpus.dump import iter_chunks, open_corpus
 from llumi.corpus.privacy import Pseudonymizer
-from llumi.pairs.bucket import Bucket, build_examples
-from llumi.pairs.partition import Partition, Partitioning
-from llumi.pairs.split import split_of
+from llumi.pairs.bucket import Bucket
+from llumi.pairs.partition import COMMENT_ROWS, NOT_TOP_LEVEL, POST_ROWS, Partition, Partitioning
+from llumi.pairs.scratch import Exchange
+from llumi.storage import Storage
 from tests.dumps import comment, post, shared, write_corpus
-from tests.pairs.threads import NO_THRESHOLDS, margin
 
-LOCAL = pafs.LocalFileSystem()
 KEY = Pseudonymizer.from_secret("only for tests")
+JANUARY, FEBRUARY = 1_672_531_200, 1_675_209_600
 
 
-def partition(uri: Path, scratch: Path, num_buckets: int = 1) -> Partition:
-    dumps = open_corpus(load_config(None, [f"corpus.uri={uri}"])).dumps
-    scratch.mkdir()
-    numbers = {dump.path: number for number, dump in enumerate(dumps)}
-    work = Partitioning(Rules.of(CorpusConfig()), KEY, LOCAL, str(scratch), num_buckets, numbers)
-    paths: dict[Kind, list[str]] = {"posts": [], "comments": []}
-    lines: dict[Kind, Tally] = {"posts": Tally(), "comments": Tally()}
-    for dump in dumps:
-        for chunk in iter_chunks(LOCAL, dump):
+def partition(uri: Path, folder: Path, num_buckets: int = 1, **corpus_config: Any) -> Partition:
+    corpus = open_corpus(load_config(None, [f"corpus.uri={uri}"]))
+    storage = Storage.open(StorageConfig(uri=str(folder)))
+    posts, comments = (Exchange(storage, "rows", num_buckets, schema) for schema in (POST_ROWS, COMMENT_ROWS))
+    numbers = {dump.path: number for number, dump in enumerate(corpus.dumps)}
+    work = Partitioning(Rules.of(CorpusConfig(**corpus_config)), KEY, posts, comments, numbers)
+    parts = Partition(posts, comments, {"posts": Tally(), "comments": Tally()})
+    for dump in corpus.dumps:
+        for chunk in iter_chunks(corpus.filesystem, dump):
             result = work(dump, chunk)
-            lines[dump.kind].add(Tally.from_counts(result["lines"]))
-            paths[dump.kind] += [result["path"]] if result["path"] else []
-    return Partition(num_buckets, paths, lines, [])
+            parts.lines[dump.kind].add(Tally.from_counts(result["lines"]))
+            parts.months.add(result["months"])
+            (posts if dump.kind == "posts" else comments).add(result["paths"])
+    return parts
 
 
-def bucket_of(parts: Partition, number: int = 0) -> Bucket:
-    return Bucket.of(parts.read(LOCAL, "posts", number), parts.read(LOCAL, "comments", number))
+def bucket_of(parts: Partition, number: int = 0, early: tuple[str, ...] = ()) -> Bucket:
+    return Bucket.of(parts.posts.read(number), parts.comments.read(number), early)
 
 
-def pseudonym(domain: Any, raw: str) -> str:
-    return KEY.pseudonym(domain, raw)
+def of(tmp_path: Path, posts: list[dict[str, Any]], comments: list[dict[str, Any]], early: tuple[str, ...] = ()) -> Bucket:
+    return bucket_of(partition(write_corpus(tmp_path / "dumps", posts, comments), tmp_path / "store"), early=early)
+
+
+def reasons(bucket: Bucket) -> dict[str, str | None]:
+    """Why each reply is not in use, by its text, or by its score where the text is gone."""
+    texts = bucket.bodies.gather(bucket.replies["row"])
+    rows = zip(texts, bucket.replies["score"], bucket.replies["reason"], strict=True)
+    return {text or str(score): reason for text, score, reason in rows}
 
 
 REASONS = {
@@ -68,135 +75,152 @@ class TestQuirks:
 
     @pytest.fixture(scope="class")
     def parts(self, tmp_path_factory: pytest.TempPathFactory) -> Partition:
-        return partition(shared("quirks") / "quirks_*", tmp_path_factory.mktemp("quirks") / "scratch")
+        return partition(shared("quirks") / "quirks_*", tmp_path_factory.mktemp("quirks"))
 
-    def test_kept_comments_are_kept_as_expected(self, expected: dict[str, Any], parts: Partition) -> None:
-        comments = {row["id"]: row for row in parts.read(LOCAL, "comments", 0).to_pylist() if row["retrieved_on"] != 1000}
-        for raw_id, record in expected["comments"]["kept"].items():
-            row = comments[pseudonym("comment", raw_id)]
-            is_top_level = record["parent_id"] == "t3_p1"
-            assert (row["reason"], row["score"], row["is_top_level"]) == (None, record["score"], is_top_level), raw_id
-            assert row["body"] == (record["body"].strip() if is_top_level else ""), raw_id
-
-    def test_dropped_comments_are_dropped_for_the_expected_reason(self, expected: dict[str, Any], parts: Partition) -> None:
-        comments = {row["id"]: row["reason"] for row in parts.read(LOCAL, "comments", 0).to_pylist()}
-        dropped = dict(expected["comments"]["dropped"])
-        assert dropped.pop("q24") == "no post to join"
-        assert parts.lines["comments"].dropped == {"no_post": 1}
-        assert {raw: comments[pseudonym("comment", raw)] for raw in dropped} == {
-            raw: REASONS[why] for raw, why in dropped.items()
-        }
-
-    def test_every_record_is_accounted_for(self, expected: dict[str, Any], parts: Partition) -> None:
-        lines = parts.lines["comments"]
-        assert lines.malformed == expected["comments"]["malformed_lines"]
+    def test_top_level_comments_are_kept_and_dropped_as_expected(self, expected: dict[str, Any], parts: Partition) -> None:
+        comments = expected["comments"]
+        raws = [*comments["kept"], *comments["dropped"]]
+        names = dict(zip(KEY.hashed("comment", pl.Series(raws)), raws, strict=True))
         bucket = bucket_of(parts)
-        kept = bucket.comments.filter(pl.col("reason").is_null())["id"].to_list()
-        either = expected["comments"]["either_malformed_or_kept"]
-        assert set(kept) == {pseudonym("comment", raw) for raw in [*expected["comments"]["kept"], *either]}
-        assert lines.records == len(kept) + lines.dropped.total() + bucket.dropped()["comments"].total()
+        texts = bucket.bodies.gather(bucket.replies["row"])
+        rows = {
+            names[row["id"]]: row | {"body": text}
+            for row, text in zip(bucket.replies.to_dicts(), texts, strict=True)
+            if row["id"] in names
+        }
+        for raw, record in comments["kept"].items():
+            if record["parent_id"] == "t3_p1":
+                assert (rows[raw]["reason"], rows[raw]["score"]) == (None, record["score"]), raw
+                assert rows[raw]["body"] == record["body"].strip(), raw
+            else:
+                assert raw not in rows
+        dropped = {raw: REASONS[why] for raw, why in comments["dropped"].items() if why != "no post to join"}
+        assert {raw: rows[raw]["reason"] for raw in dropped if raw in rows} == {
+            raw: dropped[raw] for raw in dropped if raw in rows
+        }
+        assert len(dropped.keys() & rows.keys()) > len(REASONS) / 2
 
-    def test_the_capture_retrieved_last_wins(self, parts: Partition) -> None:
-        (body,) = bucket_of(parts).replies.filter(pl.col("id") == pseudonym("comment", "q01"))["body"]
-        assert body == "second capture"
-        assert bucket_of(parts).dropped()["comments"]["older_capture"] == 1
+    def test_every_comment_is_accounted_for(self, expected: dict[str, Any], parts: Partition) -> None:
+        lines, bucket = parts.lines["comments"], bucket_of(parts)
+        assert lines.malformed == expected["comments"]["malformed_lines"]
+        assert lines.dropped["no_post"] == 1
+        assert lines.dropped[NOT_TOP_LEVEL] == sum(r["parent_id"] != "t3_p1" for r in expected["comments"]["kept"].values())
+        kept = bucket.replies.filter(pl.col("reason").is_null()).height
+        assert lines.records == kept + lines.dropped.total() + bucket.dropped()["comments"].total()
 
     def test_posts_are_kept_and_dropped_as_expected(self, expected: dict[str, Any], parts: Partition) -> None:
-        posts = {row["id"]: row for row in parts.read(LOCAL, "posts", 0).to_pylist()}
+        posts = {row["post_id"]: row for row in bucket_of(parts).posts.to_dicts()}
         submissions = expected["submissions"]
-        assert all(posts[pseudonym("post", raw)]["reason"] is None for raw in submissions["kept"])
-        found = {raw: posts[pseudonym("post", raw)]["reason"] for raw in submissions["dropped"]}
+        names = {raw: KEY.pseudonym("post", raw) for raw in [*submissions["kept"], *submissions["dropped"]]}
+        assert all(posts[names[raw]]["reason"] is None for raw in submissions["kept"])
+        found = {raw: posts[names[raw]]["reason"] for raw in submissions["dropped"]}
         assert found == {raw: REASONS[why] for raw, why in submissions["dropped"].items()}
-        assert len(posts) == len(submissions["kept"]) + len(submissions["dropped"])
+        assert set(posts) == set(names.values())
         for raw, title in submissions["unescaped_title"].items():
-            assert posts[pseudonym("post", raw)]["text"].startswith(f"{title}\n\n")
+            assert posts[names[raw]]["text"].startswith(f"{title}\n\n")
 
 
-def test_a_later_capture_that_was_removed_takes_the_earlier_one_with_it(tmp_path: Path) -> None:
+def test_the_capture_retrieved_last_counts_even_where_it_was_removed(tmp_path: Path) -> None:
     comments = [
         comment("c1", "p1", 9, retrieved_on=20, body="[removed]"),
         comment("c1", "p1", 5, retrieved_on=10),
         comment("c2", "p1", 1),
-        comment("c2", "p1", 2),
+        comment("c2", "p1", 2, body="The last one"),
     ]
-    bucket = bucket_of(partition(write_corpus(tmp_path / "d", [post("p1")], comments), tmp_path / "s"))
-    newest = {row["score"]: row["reason"] for row in bucket.replies.to_dicts()}
-    assert newest == {9: "removed_text", 2: None}  # of captures of one moment the one further down counts
+    posts = [post("p1", retrieved_on=5, selftext="Newer"), post("p1", retrieved_on=1, selftext="Older")]
+    bucket = of(tmp_path, posts, comments)
+    assert reasons(bucket) == {"9": "removed_text", "The last one": None}  # of one moment the one further down counts
+    assert bucket.posts["text"].to_list() == ["A quiet week\n\nNewer"]
+    dropped = bucket.dropped()
+    assert dropped["posts"]["older_capture"] == 1
+    assert dropped["comments"] == {"older_capture": 2, "removed_text": 1}
 
 
-def test_what_lies_in_scratch_names_nobody(tmp_path: Path) -> None:
-    folder = write_corpus(
-        tmp_path / "d",
-        [post("rawpost", author="rawauthor", permalink="/r/rawlink")],
-        [comment("rawcomment", "rawpost", 3, author="rawauthor", permalink="/r/rawlink")],
-    )
-    parts = partition(folder, tmp_path / "s")
-    everything = repr([parts.read(LOCAL, kind, 0).to_pylist() for kind in ("posts", "comments")])
-    assert "The reply rawcomment" in everything
-    everything = everything.replace("The reply rawcomment", "").replace("The body of rawpost", "")
-    assert not any(raw in everything for raw in ("rawpost", "rawcomment", "rawauthor", "rawlink"))
+def test_replies_of_one_id_below_two_posts_are_two(tmp_path: Path) -> None:
+    comments = [comment("c1", "p1", 1, body="First"), comment("c1", "p2", 2, body="Second")]
+    assert reasons(of(tmp_path, [post("p1"), post("p2")], comments)) == {"First": None, "Second": None}
+
+
+def test_the_askers_own_reply_is_known_by_the_name_alone(tmp_path: Path) -> None:
+    comments = [
+        comment("c1", "p1", 9, author="asker", body="Thank you all"),
+        comment("c2", "p2", 8, author="asker", body="I know that week"),
+        comment("c3", "p1", 7, body="By a helper"),
+        comment("c4", "gone", 6, author="asker", body="Post is absent"),
+    ]
+    bucket = of(tmp_path, [post("p1"), post("p2", author="other")], comments)
+    found = reasons(bucket)
+    assert found == {"Thank you all": "own_reply", "I know that week": None, "By a helper": None, "Post is absent": None}
+    assert bucket.dropped()["comments"]["own_reply"] == 1
+
+
+def test_a_removed_post_of_a_deleted_author_makes_no_reply_its_own(tmp_path: Path) -> None:
+    bucket = of(tmp_path, [post("p1", author="", selftext="[removed]")], [comment("c1", "p1", 3, author="")])
+    assert bucket.replies["reason"].to_list() == ["deleted_author"]
+
+
+def test_early_months_are_left_out_to_their_last_second(tmp_path: Path) -> None:
+    comments = [
+        comment("c1", "p1", 1, created_utc=JANUARY, body="First second"),
+        comment("c2", "p1", 1, created_utc=FEBRUARY - 1, body="Last second"),
+        comment("c3", "p1", 1, created_utc=FEBRUARY, body="Next month"),
+        comment("c4", "p1", 4, created_utc=JANUARY, body="[removed]"),
+    ]
+    bucket = of(tmp_path, [post("p1")], comments, early=("2023-01",))
+    early = "early_month"
+    assert reasons(bucket) == {"First second": early, "Last second": early, "Next month": None, "4": "removed_text"}
 
 
 def test_replies_know_what_became_of_their_posts(tmp_path: Path) -> None:
     posts = [post("kept"), post("gone", selftext="[removed]")]
     comments = [comment(f"c-{of}", of, 3) for of in ("kept", "gone", "absent")]
     comments += [comment("deep", "kept", 3, parent_id="t1_c-kept")]
-    bucket = bucket_of(partition(write_corpus(tmp_path / "d", posts, comments), tmp_path / "s"))
-    assert bucket.dropped_replies() == {"not_top_level": 1, "post_removed_text": 1, "post_absent": 1}
-    assert bucket.kept_replies["body"].to_list() == ["The reply c-kept"]
-    assert bucket.num_met == 3
+    parts = partition(write_corpus(tmp_path / "dumps", posts, comments), tmp_path / "store")
+    bucket = bucket_of(parts)
+    assert bucket.dropped_replies() == {"post_removed_text": 1, "post_absent": 1}
+    assert parts.lines["comments"].dropped == {NOT_TOP_LEVEL: 1}
+    in_use = bucket.replies.filter(bucket.in_use)
+    assert bucket.bodies.gather(in_use["row"]).to_list() == ["The reply c-kept"]
+    assert in_use.select("community", "post_created_utc").rows() == [("porch", JANUARY)]
+    assert bucket.num_met == 2
 
 
-def thread(number: int) -> list[dict[str, Any]]:
-    return [comment(f"c{number}-{score}", f"p{number}", score) for score in (1, 4, 9)]
+def test_what_lies_in_scratch_names_nobody(tmp_path: Path) -> None:
+    folder = write_corpus(
+        tmp_path / "dumps",
+        [post("rawpost", author="rawauthor", permalink="/r/rawlink")],
+        [comment("rawcomment", "rawpost", 3, author="rawhelper", permalink="/r/rawlink")],
+    )
+    parts = partition(folder, tmp_path / "store")
+    everything = repr([exchange.read(0).to_dicts() for exchange in (parts.posts, parts.comments)])
+    assert "The reply rawcomment" in everything
+    everything = everything.replace("The reply rawcomment", "").replace("The body of rawpost", "")
+    assert "raw" not in everything
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    posts = [post(f"p{number}", title=f"Title {number}") for number in range(60)]
-    return write_corpus(tmp_path_factory.mktemp("threads"), posts, [reply for number in range(60) for reply in thread(number)])
+def test_records_of_other_communities_have_no_row(tmp_path: Path) -> None:
+    posts = [post("p1"), post("p2", subreddit="elsewhere")]
+    comments = [comment("c1", "p1", 1), comment("c2", "p2", 1, subreddit="elsewhere")]
+    parts = partition(write_corpus(tmp_path / "dumps", posts, comments), tmp_path / "store", communities=("Porch",))
+    assert bucket_of(parts).posts.height == bucket_of(parts).replies.height == 1
+    assert [parts.lines[kind].dropped for kind in ("posts", "comments")] == [{"other_community": 1}] * 2
+    assert [parts.lines[kind].records for kind in ("posts", "comments")] == [2, 2]
 
 
-def test_a_thread_lies_in_one_bucket_and_buckets_together_hold_all(folder: Path, tmp_path: Path) -> None:
-    parts = partition(folder, tmp_path / "s", num_buckets=7)
+def test_a_thread_lies_in_one_bucket_and_buckets_together_hold_all(tmp_path: Path) -> None:
+    posts = [post(f"p{number}") for number in range(60)]
+    comments = [comment(f"c{number}-{score}", f"p{number}", score) for number in range(60) for score in (1, 4, 9)]
+    folder = write_corpus(tmp_path / "dumps", posts, comments)
+    parts = partition(folder, tmp_path / "seven", num_buckets=7)
     buckets = [bucket_of(parts, number) for number in range(7)]
-    assert sum(bucket.posts.height for bucket in buckets) == 60
-    assert sum(bucket.kept_replies.height for bucket in buckets) == 180
+    assert sum(bucket.posts.height for bucket in buckets) == sum(bucket.num_met for bucket in buckets) / 3 == 60
+    assert sum(bucket.posts.height > 0 for bucket in buckets) > 4
     one = bucket_of(partition(folder, tmp_path / "one"))
-    together = pl.concat([bucket.replies for bucket in buckets]).sort("id")
-    assert together.equals(one.replies.sort("id"))
+    together = pl.concat([bucket.replies for bucket in buckets])
+    assert together.drop("row").sort("id").equals(one.replies.drop("row").sort("id"))
 
 
-def test_examples_of_a_bucket(folder: Path, tmp_path: Path) -> None:
-    config = PairsConfig(max_pairs_per_post=2, sft_replies_per_post=1, sft_min_score=5, test_fraction=0.3)
-    tables, account = build_examples(bucket_of(partition(folder, tmp_path / "s")), config, NO_THRESHOLDS)
-    rows = {name: table.to_pylist() for name, table in tables.items()}
-    assert account.as_counts() == {"candidates": 180, "kept": 120, "dropped": {"over_cap_per_post": 60}}
-    for split in ("train", "test"):
-        posts = {row["post_id"] for row in rows[f"gm-sft/{split}"]}
-        assert all(split_of(post_id, 0.3) == split for post_id in posts)
-        for name in ("gm-dpo", "im-sft", "im-dpo"):
-            assert {row["post_id"] for row in rows[f"{name}/{split}"]} == posts
-    assert {row["score"] for row in rows["gm-sft/train"]} == {9}
-    assert len(rows["gm-sft/train"]) + len(rows["gm-sft/test"]) == 60
-    assert [row["post_id"] for row in rows["held-out"]] == sorted({row["post_id"] for row in rows["gm-dpo/test"]})
-    assert {(row["reply_score"], row["draft_score"]) for row in rows["held-out"]} == {(9, 1)}
-    assert all(row["post"].startswith("Title ") for row in rows["held-out"])
-
-
-def test_im_learns_to_revise_the_draft_and_not_to_repeat_it(folder: Path, tmp_path: Path) -> None:
-    tables, _ = build_examples(bucket_of(partition(folder, tmp_path / "s")), margin(2, 1), NO_THRESHOLDS)
-    gm, im, sft = (tables[f"{name}/train"].to_pylist() for name in ("gm-dpo", "im-dpo", "im-sft"))
-    assert [row["pair_id"] for row in im] == [row["pair_id"] for row in gm] == [row["example_id"] for row in sft]
-    for draft, revision, example in zip(gm, im, sft, strict=True):
-        assert revision["chosen"] == draft["chosen"] == example["completion"]
-        assert revision["rejected"] == draft["rejected"]
-        assert revision["prompt"] == example["prompt"]
-        assert revision["prompt"][0]["content"].endswith(f"Draft:\n{draft['rejected'][0]['content']}")
-
-
-def test_a_corpus_without_rows_gives_no_tables(tmp_path: Path) -> None:
-    parts = partition(write_corpus(tmp_path / "d", [], []), tmp_path / "s")
-    tables, account = build_examples(bucket_of(parts), margin(2), NO_THRESHOLDS)
-    assert tables == {}
-    assert account.candidates == 0
+def test_a_corpus_without_rows_is_an_empty_bucket(tmp_path: Path) -> None:
+    bucket = of(tmp_path, [], [])
+    assert (bucket.posts.height, bucket.replies.height, bucket.num_met) == (0, 0, 0)
+    assert not any(dropped.total() for dropped in bucket.dropped().values())

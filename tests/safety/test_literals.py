@@ -6,14 +6,14 @@ from llumi.safety.literals import required_words
 @pytest.mark.parametrize(
     ("pattern", "rarest"),
     [
-        (r"\b(?:stop|start)(?:ing)? (?:\w+ )?walks?\b", {"stop", "start", "stoping", "starting"}),
-        (r"\b(?:cheerful|glad) dogs?", {"cheerful", "glad"}),
-        (r"\b(?:quiet day|slow) (?:\w+ )*tea", {"quiet", "slow"}),
-        (r"\bdon'?t worry", {"worry"}),
+        (r"\b(?:stop|start)(?:ing)? (?:\w+ )?walks?\b", {"walk", "walks"}),
+        (r"\b(?:cheerful|glad) dogs?", {"cheerful dog", "cheerful dogs", "glad dog", "glad dogs"}),
+        (r"\b(?:quiet day|slow) (?:\w+ )*tea", {"quiet day ", "slow "}),
+        (r"\bdon'?t worry", {"don't worry", "dont worry"}),
     ],
 )
 def test_the_rarest_words_that_a_match_must_hold(pattern: str, rarest: set[str]) -> None:
-    assert required_words(pattern)[0] == rarest
+    assert required_words(pattern) == rarest
 
 
 def test_a_pattern_of_gaps_has_none() -> None:
