@@ -31,7 +31,7 @@ Given = TypeVar("Given")
 Kind = Literal["pairs", "models", "generations", "evaluations"]
 MANIFEST = "manifest.json"
 COPY_CHUNK_BYTES = 8 * 2**20
-ATTEMPTS = 6
+ATTEMPTS = 4
 """How often a request to S3 is made before it counts as failed."""
 
 _PAUSE_SECONDS = 0.1

