@@ -81,18 +81,24 @@ def map_chunks(
     work: Work,
     progress: Progress = silent,
     *,
+    num_readers: int | None = None,
+    num_workers: int | None = None,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> Iterator[Finding]:
     """Read every file and do `work` on each of its chunks, on all cores of the cluster; findings come in no set order.
+
+    At most `num_readers` files are read, and `num_workers` chunks worked on, at once; None leaves it to the cluster.
 
     An LlumiError that a task raises arrives as itself.
     """
     dumps = corpus.dumps
     dataset = from_items([{"dump": number} for number in range(len(dumps))], override_num_blocks=len(dumps))
     dataset.context.target_max_block_size = BLOCK_BYTES
-    dataset = dataset.map_batches(_Reader(corpus, chunk_bytes), batch_size=1, batch_format="pyarrow", num_cpus=READER_CPUS)
+    reader = _Reader(corpus, chunk_bytes)
+    by_one = {"batch_size": 1, "batch_format": "pyarrow"}
+    dataset = dataset.map_batches(reader, **by_one, num_cpus=READER_CPUS, concurrency=num_readers)
     worker = _Worker(corpus, work)
-    dataset = dataset.map_batches(worker, batch_size=1, batch_format="pyarrow", num_cpus=1, zero_copy_batch=True)
+    dataset = dataset.map_batches(worker, **by_one, num_cpus=1, zero_copy_batch=True, concurrency=num_workers)
     num_done = 0
     progress("read dumps", 0, corpus.num_bytes)
     for row, result in outcomes(dataset):

@@ -32,6 +32,7 @@ from llumi.pairs.select import Histogram, Select, claims_exchange
 from llumi.pairs.text import TextRules
 from llumi.pairs.totals import Totals
 from llumi.progress import Progress, silent
+from llumi.ray_session import usable_cores
 from llumi.records import DPO_SCHEMA, HELD_OUT_SCHEMA, SFT_SCHEMA
 from llumi.safety import SafetyRules
 from llumi.storage import Draft, FileEntry, Input, Manifest, Storage, digest, fingerprint
@@ -116,7 +117,7 @@ def over_buckets(num_buckets: int, work: Work, what: str, progress: Progress) ->
 
     numbers = [{"bucket": number} for number in range(num_buckets)]
     dataset = ray.data.from_items(numbers, override_num_blocks=len(numbers))
-    done = dataset.map_batches(on_one, batch_size=1, batch_format="pyarrow", num_cpus=1)
+    done = dataset.map_batches(on_one, batch_size=1, batch_format="pyarrow", num_cpus=1, concurrency=usable_cores())
     for count, (_, result) in enumerate(outcomes(done), start=1):
         progress(what, count, num_buckets)
         yield result

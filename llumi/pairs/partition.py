@@ -18,6 +18,7 @@ from llumi.corpus.privacy import Pseudonymizer
 from llumi.corpus.reddit import Kind
 from llumi.pairs.scratch import Exchange
 from llumi.progress import Progress
+from llumi.ray_session import usable_cores
 from llumi.storage import Storage
 
 BUCKET_BYTES = 96 * 2**20
@@ -93,7 +94,13 @@ def partition_corpus(
     files = FileReports(corpus)
     numbers = {dump.path: number for number, dump in enumerate(corpus.dumps)}
     work = Partitioning(Rules.of(config.corpus), Pseudonymizer.open(config), partition.posts, partition.comments, numbers)
-    for finding in map_chunks(ray.data.from_items, corpus, work, progress, chunk_bytes=chunk_bytes):
+    cores = usable_cores()
+    # A reader feeds several parsers; of lines that are mostly passed over it feeds hardly one.
+    readers = cores if config.corpus.communities else max(1, cores // 2)
+    findings = map_chunks(
+        ray.data.from_items, corpus, work, progress, num_readers=readers, num_workers=cores, chunk_bytes=chunk_bytes
+    )
+    for finding in findings:
         lines = Tally.from_counts(finding.result["lines"])
         files.add(finding, lines.records)
         partition.lines[finding.dump.kind].add(lines)
