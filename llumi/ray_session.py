@@ -51,16 +51,6 @@ def ray_session(config: RayConfig) -> Iterator[None]:
         ray.shutdown()
 
 
-def usable_cores() -> int:
-    """How many tasks can compute at once: a local cluster counts more CPUs than it has cores, so that services fit.
-
-    Each further worker process costs seconds of start and a few hundred MiB, and computes nothing more.
-    """
-    num_nodes = sum(1 for node in ray.nodes() if node["Alive"])
-    num_cpus = int(ray.cluster_resources().get("CPU", 1))
-    return max(1, min(num_cpus, num_nodes * (os.cpu_count() or 1)))
-
-
 def _start_local(config: RayConfig) -> None:
     own = {name: os.environ.get(name, "") for name in _DEAD_END}
     with _environment(_DEAD_END):

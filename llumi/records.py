@@ -125,7 +125,10 @@ HELD_OUT_SCHEMA = pa.schema(
         ("draft_score", pa.int64()),
     ]
 )
-"""`pairs/<name>/held-out/`: test posts, each with its most and its least endorsed kept reply (the human arm, IM's draft)."""
+"""`pairs/<name>/held-out/` (test posts) and `drafts/` (training posts), each with the replies of its widest pair.
+
+The better one is the human arm of an evaluation, the weaker one IM's draft.
+"""
 
 GENERATION_SCHEMA = pa.schema(
     [

@@ -26,13 +26,12 @@ from llumi.pairs.endorse import HISTOGRAM_SCHEMA, THRESHOLDS_SCHEMA, score_thres
 from llumi.pairs.finish import CountBins, Finish, Resolve, Survivors
 from llumi.pairs.im import build_im
 from llumi.pairs.leaks import LOSSES
-from llumi.pairs.partition import Partition, partition_corpus
+from llumi.pairs.partition import Partition, partition_corpus, usable_cores
 from llumi.pairs.scratch import Exchange, scratch_folder
 from llumi.pairs.select import Histogram, Select, claims_exchange
 from llumi.pairs.text import TextRules
 from llumi.pairs.totals import Totals
 from llumi.progress import Progress, silent
-from llumi.ray_session import usable_cores
 from llumi.records import DPO_SCHEMA, HELD_OUT_SCHEMA, SFT_SCHEMA
 from llumi.safety import SafetyRules
 from llumi.storage import Draft, FileEntry, Input, Manifest, Storage, digest, fingerprint

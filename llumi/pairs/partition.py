@@ -1,6 +1,7 @@
 """The first pass over a corpus: every record goes into the bucket of its post while the dumps are being read."""
 
 import math
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,6 @@ from llumi.corpus.privacy import Pseudonymizer
 from llumi.corpus.reddit import Kind
 from llumi.pairs.scratch import Exchange
 from llumi.progress import Progress
-from llumi.ray_session import usable_cores
 from llumi.storage import Storage
 
 BUCKET_BYTES = 96 * 2**20
@@ -110,6 +110,16 @@ def partition_corpus(
     if config.corpus.truncated == "refuse":
         refuse_truncated(corpus.uri, partition.files)
     return partition
+
+
+def usable_cores() -> int:
+    """How many tasks can compute at once: a local cluster counts more CPUs than it has cores, so that services fit.
+
+    Each further worker process costs seconds of start and a few hundred MiB, and computes nothing more.
+    """
+    num_nodes = sum(1 for node in ray.nodes() if node["Alive"])
+    num_cpus = int(ray.cluster_resources().get("CPU", 1))
+    return max(1, min(num_cpus, num_nodes * (os.cpu_count() or 1)))
 
 
 def num_buckets(corpus: Corpus, config: Config) -> int:
