@@ -47,6 +47,12 @@ class PrivacyConfig(Section):
     key_file: Path = Path("~/.config/llumi/privacy.key")
 
 
+class SafetyConfig(Section):
+    """The rules by which posts and replies are judged; null is the file that LLUMI ships."""
+
+    rules: Path | None = None
+
+
 class CorpusConfig(Section):
     """The dumps and what cleaning drops: `NAME_submissions` and `NAME_comments`, or the monthly `RS_*` and `RC_*`.
 
@@ -298,6 +304,7 @@ class Config(Section):
     storage: StorageConfig = StorageConfig()
     ray: RayConfig = RayConfig()
     privacy: PrivacyConfig = PrivacyConfig()
+    safety: SafetyConfig = SafetyConfig()
     corpus: CorpusConfig = CorpusConfig()
     pairs: PairsConfig = PairsConfig()
     train: TrainConfig = TrainConfig()

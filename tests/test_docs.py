@@ -12,7 +12,7 @@ from llumi.config import load_config
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMAND = re.compile(r"(?:^|`)llumi ((?:[a-z]+ ?)+)", re.MULTILINE)
-SETTING = re.compile(r"\b((?:corpus|evaluate|generate|pairs|ray|serve|storage|train)\.[a-z_0-9.]+=[^\s`,]+)")
+SETTING = re.compile(r"\b((?:corpus|evaluate|generate|pairs|ray|safety|serve|storage|train)\.[a-z_0-9.]+=[^\s`,]+)")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -101,7 +101,7 @@ def pairs_fingerprint(config: Config) -> str:
         "excluded": digest([sorted(exclusions.posts), sorted(exclusions.authors)]),
         "pairs": seen_pairs,
         "base": config.train.base,
-        "safety": SafetyRules.load().digest,
+        "safety": SafetyRules.load(config.safety.rules).digest,
         "key": Pseudonymizer.open(config).key_id,
     }
     return fingerprint("pairs", seen, [Input("corpus", open_corpus(config).state)])

@@ -53,7 +53,7 @@ def teach(config: Config, generations: str, progress: Progress = silent) -> Mani
     """
     storage = Storage.open(config.storage)
     parent, taught = _inputs(config, storage, generations)
-    judging = _Judging(storage, parent, taught, config.pairs.revisions)
+    judging = _Judging(storage, parent, taught, config.pairs.revisions, config.safety.rules)
     totals = _Totals()
     with scratch_folder(storage, taught_name(config.pairs.name)) as scratch:
         for outcome in _over_parts(judging, scratch, progress):
@@ -74,7 +74,7 @@ def teach(config: Config, generations: str, progress: Progress = silent) -> Mani
 def teach_fingerprint(config: Config, storage: Storage, generations: str) -> str:
     """What determines the taught pairs: the pairs, the revisions, the window between them, and the safety rules."""
     rules = config.pairs.revisions.model_dump(mode="json", include={"min_similarity", "max_similarity"})
-    rules |= {"safety": SafetyRules.load().digest, "resources": Resources.load().model_dump(mode="json")}
+    rules |= {"safety": SafetyRules.load(config.safety.rules).digest, "resources": Resources.load().model_dump(mode="json")}
     return fingerprint("teach", rules, [manifest.as_input() for manifest in _inputs(config, storage, generations)])
 
 
@@ -155,6 +155,7 @@ class _Judging:
     parent: Manifest
     taught: Manifest
     config: RevisionConfig
+    rules: Path | None
 
     def revisions(self) -> pl.DataFrame:
         """The teacher's revisions by post_id, at most `max_pairs` of them."""
@@ -182,7 +183,7 @@ class _Judge:
 
     @cached_property
     def _rules(self) -> SafetyRules:
-        return SafetyRules.load()
+        return SafetyRules.load(self._judging.rules)
 
     @cached_property
     def _resources(self) -> list[str]:

@@ -39,7 +39,7 @@ class TextRules:
             min_tokens=config.corpus.min_tokens,
             max_tokens=config.corpus.max_tokens,
             languages=tuple(language.lower() for language in config.corpus.languages),
-            safety=SafetyRules.load(),
+            safety=SafetyRules.load(config.safety.rules),
             scrubber=Scrubber(AllowList.of(resources.numbers, resources.domains)),
         )
 

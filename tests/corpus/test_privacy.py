@@ -32,6 +32,12 @@ def test_pseudonyms_depend_on_the_key_the_domain_and_the_name() -> None:
     assert one.key_id != other.key_id
 
 
+def test_pseudonyms_stay_the_same_from_version_to_version() -> None:
+    one = Pseudonymizer.from_secret("a key for a test vector")
+    assert one.pseudonym("author", "Finch") == "50ecec913464507a5c0abb98"
+    assert one.pseudonym("post", "p1") == "06a7644dace0066d43dd0e18"
+
+
 def test_it_travels_to_a_worker_and_does_not_show_its_key() -> None:
     one = Pseudonymizer.from_secret("a" * 32)
     one.pseudonym("post", "x")
