@@ -1,66 +1,10 @@
-"""What travels between the parts, and the Arrow schemas in which it lies on storage.
+"""The Arrow schemas in which records lie on storage; identifiers and authors are keyed hashes (`llumi.corpus.privacy`)."""
 
-Identifiers and authors are raw only inside `Post` and `Comment` as parsed; everything that is written carries keyed
-hashes in their place (`llumi.corpus.privacy`).
-"""
-
-from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow as pa
 
 Split = Literal["train", "test"]
-
-
-@dataclass(frozen=True, slots=True)
-class Post:
-    """A text post. `retrieved_on` orders several captures of the same post; 0 where the dump does not say."""
-
-    id: str
-    community: str
-    author: str
-    created_utc: int
-    score: int
-    title: str
-    body: str
-    retrieved_on: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Comment:
-    """A reply. `post_id` is bare ("p1"); `parent_id` has its prefix ("t3_p1" for a post, "t1_..." for a comment)."""
-
-    id: str
-    post_id: str
-    parent_id: str
-    community: str
-    author: str
-    created_utc: int
-    score: int
-    body: str
-    retrieved_on: int = 0
-
-    @property
-    def is_top_level(self) -> bool:
-        """Whether it answers the post itself, and not another comment."""
-        return self.parent_id.startswith("t3_")
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """A record that is left out, with the reason that the manifest counts.
-
-    It keeps what the accounts need: a later capture that was removed takes the earlier one with it, and a dropped
-    reply still forms candidate pairs (with its raw `score`, None where it has none) that must be accounted for.
-    """
-
-    reason: str
-    id: str = ""
-    post_id: str = ""
-    parent_id: str = ""
-    community: str = ""
-    score: int | None = None
-    retrieved_on: int = 0
 
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))

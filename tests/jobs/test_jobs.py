@@ -71,6 +71,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Itera
         "storage.uri": folder / "store",
         "corpus.uri": folder / "corpus",
         "train.base": tiny_model,
+        "train.max_length": 1000,
         "train.sft.max_steps": 1,
         "train.dpo1.max_steps": 1,
         "generate.max_posts": 3,
