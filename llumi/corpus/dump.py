@@ -7,10 +7,10 @@ import os
 import re
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import polars as pl
 import pyarrow as pa
@@ -184,19 +184,25 @@ class _Source:
 
 
 def _unzstd(source: _Source) -> Iterator[bytes]:
-    """The text of all frames.
+    """The text of all frames."""
+    return _decompressed(
+        source, zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).decompressobj, zstandard.ZstdError
+    )
 
-    Frame by frame, because a stream reader takes the end of a cut file for the end of the text.
+
+def _decompressed(source: _Source, begin: Callable[[], Any], error: type[Exception]) -> Iterator[bytes]:
+    """The text of all frames (zstd) or members (gzip), of which `begin` opens each.
+
+    One by one, because a stream reader takes the end of a cut file for the end of the text.
     """
-    decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
     frame, blocks = None, source.blocks(_READ_BYTES)
     for block in blocks:
         rest = block
         while rest:
-            frame = frame or decompressor.decompressobj()
+            frame = frame or begin()
             try:
                 text = frame.decompress(rest)
-            except zstandard.ZstdError:
+            except error:
                 deque(blocks, maxlen=0)  # what follows the damage is read for its hash alone
                 break
             if text:
@@ -221,22 +227,7 @@ def _text(source: _Source, dump: Dump, filesystem: pafs.FileSystem) -> Iterator[
 
 def _gunzip(source: _Source) -> Iterator[bytes]:
     """The text of all members of a gzip file."""
-    member, blocks = None, source.blocks(_READ_BYTES)
-    for block in blocks:
-        rest = block
-        while rest:
-            member = member or zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-            try:
-                text = member.decompress(rest)
-            except zlib.error:
-                deque(blocks, maxlen=0)  # what follows the damage is read for its hash alone
-                break
-            if text:
-                yield text
-            rest = member.unused_data
-            if member.eof:
-                member = None
-    source.is_cut = member is not None
+    return _decompressed(source, lambda: zlib.decompressobj(wbits=zlib.MAX_WBITS | 16), zlib.error)
 
 
 def _rows_as_lines(source: _Source, dump: Dump, filesystem: pafs.FileSystem) -> Iterator[bytes]:
