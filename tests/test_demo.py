@@ -18,6 +18,7 @@ from tests.outbound import Watched, clean_environment, stays_here, watch
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 SMALL = [
+    "pairs.revisions.max_pairs=60",
     "train.max_length=1000",
     "train.sft.max_steps=2",
     "train.dpo1.max_steps=2",

@@ -32,6 +32,7 @@ from llumi.progress import Progress, silent
 from llumi.prompts import Role
 from llumi.storage import Manifest, Storage, delete_tree, fingerprint
 from llumi.train.assignment import Assignment
+from llumi.train.board import Board
 from llumi.train.checkpoint import checkpoint_filesystem, remove_other_runs, run_name
 from llumi.train.settings import check_passthrough
 from llumi.train.worker import run_rank
@@ -56,7 +57,7 @@ def train(config: Config, role: Role, stage: Stage, progress: Progress = silent)
     folder = storage.path("checkpoints", work.name)
     remove_other_runs(storage, folder, keep=run_name(work.fingerprint))
     progress(label, 0)
-    board = ray.remote(num_cpus=0)(_Board).remote()
+    board = ray.remote(num_cpus=0)(Board).remote()
     try:
         _follow(_trainer(work, board, folder).fit, board, label, progress)
     except TrainingFailedError as error:
@@ -180,21 +181,6 @@ def _trainer(work: Assignment, board: Any, folder: str) -> TorchTrainer:
             callbacks=[_NoRetryOfOurErrors()],
         ),
     )
-
-
-class _Board:
-    """An actor on which rank 0 writes how far it is, for the driver to read while `fit` runs."""
-
-    def __init__(self) -> None:
-        self.step: tuple[int, int] | None = None
-
-    def write(self, step: int, total: int) -> None:
-        """Overwrite what stood there."""
-        self.step = (step, total)
-
-    def read(self) -> tuple[int, int] | None:
-        """The last step and how many there will be; None before the first."""
-        return self.step
 
 
 class _NoRetryOfOurErrors(UserCallback):  # type: ignore[misc]  # ray is untyped

@@ -1,5 +1,6 @@
 """Every job of `jobs/`, submitted with the real `ray job submit` to a cluster started with `ray start --head`."""
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -8,10 +9,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from llumi.config import StorageConfig
@@ -76,6 +79,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Itera
         "train.dpo1.max_steps": 1,
         "generate.max_posts": 3,
         "generate.max_new_tokens": 4,
+        "pairs.revisions.max_pairs": 40,
         "generate.engine.kind": "echo",
         "serve.engine.kind": "echo",
         "serve.port": serve_port,
@@ -89,9 +93,17 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Itera
         _wait_for_agent(dashboard, environment, START_SECONDS)
         yield Cluster(dashboard, environment, overrides, Storage.open(StorageConfig(uri=str(folder / "store"))))
     finally:
-        head.terminate()
-        head.wait(timeout=60)
+        _end(head)
         shutil.rmtree(ray_folder, ignore_errors=True)
+
+
+def _end(head: subprocess.Popen[bytes]) -> None:
+    """At once, with all its processes: `ray start --block` would wait half a minute for each of them to say goodbye."""
+    processes = [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=60)
 
 
 def _wait_until_up(url: str, seconds: float, headers: dict[str, str] | None = None) -> httpx.Response:
@@ -170,12 +182,18 @@ def test_llumi_submit_follows_the_log_and_returns_the_verdict(cluster: Cluster) 
             command, cwd=ROOT, env=cluster.environment, capture_output=True, text=True, check=False, timeout=300
         )
 
-    done = submit("build_pairs", "--", *cluster.overrides)
+    with ThreadPoolExecutor() as pool:
+        done, failed, fleeting = pool.map(
+            lambda arguments: submit(*arguments),
+            [
+                ("build_pairs", "--", *cluster.overrides),
+                ("generate", "--", "gm", "gm-none", *cluster.overrides),
+                ("build_pairs",),
+            ],
+        )
     assert_succeeded(done)
     assert "pairs/default" in done.stdout
-    failed = submit("generate", "--", "gm", "gm-none", *cluster.overrides)
     assert failed.returncode == 1
     assert "models/gm-none: no such artifact" in failed.stdout
-    fleeting = submit("build_pairs")
     assert fleeting.returncode == 1
     assert "storage.uri: llumi-data would go with this job's working directory" in fleeting.stdout

@@ -94,16 +94,20 @@ def publish_revisions(storage: Storage, pairs: Manifest, revisions: Mapping[str,
     begun.publish(files, fingerprint="generations", config={}, inputs=[pairs.as_input()])
 
 
-@pytest.fixture
-def deployment(tmp_path: Path) -> Config:
-    return load_config(None, [f"storage.uri={tmp_path / 'store'}"])
-
-
-@pytest.fixture
-def storage(deployment: Config) -> Storage:
-    storage = Storage.open(deployment.storage)
+def deploy(folder: Path) -> Config:
+    """A store with pairs and their revisions."""
+    config = load_config(None, [f"storage.uri={folder / 'store'}"])
+    storage = Storage.open(config.storage)
     publish_revisions(storage, publish_pairs(storage))
-    return storage
+    return config
+
+
+@pytest.fixture(scope="module")
+def taught(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A deployment where a teacher's revisions have become pairs."""
+    config = deploy(tmp_path_factory.mktemp("taught"))
+    teach(config, "im-teacher-drafts")
+    return config
 
 
 def with_revisions(config: Config, **keys: float) -> Config:
@@ -111,9 +115,9 @@ def with_revisions(config: Config, **keys: float) -> Config:
     return config.model_copy(update={"pairs": config.pairs.model_copy(update={"revisions": revisions})})
 
 
-def test_every_draft_is_kept_or_dropped_for_one_reason(deployment: Config, storage: Storage, ray_cluster: None) -> None:
-    manifest = teach(deployment, "im-teacher-drafts")
-    assert manifest.reference == "pairs/default-taught"
+def test_every_draft_is_kept_or_dropped_for_one_reason(taught: Config) -> None:
+    storage = Storage.open(taught.storage)
+    manifest = storage.manifest("pairs/default-taught")
     account = manifest.counts["drafts"]
     assert account["drafts"] == account["kept"] + sum(account["dropped"].values()) == 22
     reasons = (
@@ -131,14 +135,12 @@ def test_every_draft_is_kept_or_dropped_for_one_reason(deployment: Config, stora
         ("im-sft/train", "im-dpo/train", "im-sft/test", "im-dpo/test"), account["kept"] // 2
     )
     assert {entry.name for entry in manifest.inputs} == {"pairs/default", "generations/im-teacher-drafts"}
-    assert manifest.fingerprint == teach_fingerprint(deployment, storage, "im-teacher-drafts")
+    assert manifest.fingerprint == teach_fingerprint(taught, storage, "im-teacher-drafts")
     assert not Path(storage.path("scratch/pairs-default-taught")).exists()
 
 
-def test_the_revision_is_chosen_over_its_draft_on_the_side_of_its_post(
-    deployment: Config, storage: Storage, ray_cluster: None
-) -> None:
-    teach(deployment, "im-teacher-drafts")
+def test_the_revision_is_chosen_over_its_draft_on_the_side_of_its_post(taught: Config) -> None:
+    storage = Storage.open(taught.storage)
     for split, (_, prefix) in SPLITS.items():
         table = storage.read_table("pairs/default-taught", f"im-dpo/{split}")
         assert table.schema.equals(DPO_SCHEMA)
@@ -153,7 +155,7 @@ def test_the_revision_is_chosen_over_its_draft_on_the_side_of_its_post(
             "drafter",
             1,
         )
-        assert deployment.pairs.revisions.min_similarity <= row["similarity"] <= deployment.pairs.revisions.max_similarity
+        assert taught.pairs.revisions.min_similarity <= row["similarity"] <= taught.pairs.revisions.max_similarity
         examples = storage.read_table("pairs/default-taught", f"im-sft/{split}")
         assert examples.schema.equals(SFT_SCHEMA)
         assert {example["post_id"]: example["completion"] for example in examples.to_pylist()} == {
@@ -161,11 +163,9 @@ def test_the_revision_is_chosen_over_its_draft_on_the_side_of_its_post(
         }
 
 
-def test_all_else_is_copied_and_the_same_comes_of_any_number_of_actors(
-    deployment: Config, storage: Storage, ray_cluster: None
-) -> None:
-    parent = storage.manifest("pairs/default")
-    one = teach(deployment, "im-teacher-drafts")
+def test_all_else_is_copied_and_the_same_comes_of_any_number_of_actors(taught: Config) -> None:
+    storage = Storage.open(taught.storage)
+    parent, one = storage.manifest("pairs/default"), storage.manifest("pairs/default-taught")
     others = [entry for entry in parent.files if not entry.path.startswith("im-")]
     assert [entry for entry in one.files if not entry.path.startswith("im-")] == others
     for entry in others:
@@ -174,25 +174,24 @@ def test_all_else_is_copied_and_the_same_comes_of_any_number_of_actors(
             == Path(storage.path(parent.reference, entry.path)).read_bytes()
         )
     assert storage.manifest("pairs/default") == parent
-    two = teach(with_revisions(deployment, num_actors=2), "im-teacher-drafts")
+    two = teach(with_revisions(taught, num_actors=2), "im-teacher-drafts")
     assert two.files == one.files
     assert two.fingerprint == one.fingerprint
 
 
-def test_nothing_left_names_what_dropped_most_and_leaves_what_stands(
-    deployment: Config, storage: Storage, ray_cluster: None
-) -> None:
-    standing = teach(deployment, "im-teacher-drafts")
-    narrow = with_revisions(deployment, min_similarity=0.9999, max_similarity=1)
+def test_nothing_left_names_what_dropped_most_and_leaves_what_stands(taught: Config) -> None:
+    storage = Storage.open(taught.storage)
+    standing = storage.manifest("pairs/default-taught")
+    narrow = with_revisions(taught, min_similarity=0.9999, max_similarity=1)
     with pytest.raises(PairsError, match=r"too_far 8.*lower pairs\.revisions\.min_similarity \(now 0\.9999\)") as problem:
         teach(narrow, "im-teacher-drafts")
     assert "sister" not in str(problem.value)
     assert storage.find("pairs/default-taught") == standing
 
 
-def test_generations_that_are_no_teachers_of_these_pairs_are_refused(
-    deployment: Config, storage: Storage, ray_cluster: None
-) -> None:
+def test_generations_that_are_no_teachers_of_these_pairs_are_refused(tmp_path: Path, ray_cluster: None) -> None:
+    deployment = deploy(tmp_path)
+    storage = Storage.open(deployment.storage)
     storage.begin("generations", "im-base").publish([], fingerprint="", config={}, inputs=[])
     with pytest.raises(ArtifactError, match=r"generations/im-base: not a teacher's; .* llumi generate im MODEL --drafts"):
         teach(deployment, "im-base")
