@@ -18,8 +18,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/llumi demo
 
+# Two files at a time: much of a test is waiting for processes to start. In their order, so that the longest come early.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: install
 	$(BIN)/ruff check --no-cache .

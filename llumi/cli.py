@@ -64,9 +64,11 @@ def corpus_inspect(
 
     Ends with exit code 2 where a file is truncated, after every whole record before the cut was read.
     """
+    from llumi.corpus.dump import open_corpus
     from llumi.corpus.read import inspect_corpus
 
-    with job(config, [*(overrides or []), *([f"corpus.uri={uri}"] if uri else [])], quiet=as_json) as here:
+    given = [*(overrides or []), *([f"corpus.uri={uri}"] if uri else [])]
+    with job(config, given, quiet=as_json, check=open_corpus) as here:
         report = inspect_corpus(here.config, here.progress)
         here.progress.finish()
     show_figures("corpus", report.figures(), as_json)
@@ -86,10 +88,11 @@ def pairs_build(
 
     Example: llumi pairs build --set corpus.uri=/dumps --set pairs.preset=paper --exclude left-out.txt
     """
+    from llumi.corpus.dump import open_corpus
     from llumi.pairs.build import build_pairs
 
     given = [*(overrides or []), *([f"corpus.exclude={exclude.absolute()}"] if exclude else [])]
-    with job(config, given, quiet=as_json) as here:
+    with job(config, given, quiet=as_json, check=open_corpus) as here:
         manifest = build_pairs(here.config, here.progress)
     show_artifact(manifest, here.config, as_json)
 

@@ -37,11 +37,21 @@ class Job:
 
 
 @contextlib.contextmanager
-def job(config_file: Path | None, overrides: list[str] | None, quiet: bool = False) -> Iterator[Job]:
-    """Read the config, open the store (so that a wrong key fails before anything starts) and connect to the cluster."""
+def job(
+    config_file: Path | None,
+    overrides: list[str] | None,
+    quiet: bool = False,
+    check: Callable[[Config], object] | None = None,
+) -> Iterator[Job]:
+    """Read the config, open the store and connect to the cluster.
+
+    A wrong key, or whatever `check` raises, fails before anything starts.
+    """
     config = load_config(config_file, overrides or ())
     _refuse_fleeting_storage(config.storage.uri)
     Storage.open(config.storage)
+    if check:
+        check(config)
     from llumi.ray_session import ray_session
 
     with progress_shown(quiet) as progress:

@@ -74,6 +74,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Itera
         "storage.uri": folder / "store",
         "corpus.uri": folder / "corpus",
         "train.base": tiny_model,
+        "train.num_workers": 1,
         "train.max_length": 1000,
         "train.sft.max_steps": 1,
         "train.dpo1.max_steps": 1,
@@ -186,13 +187,13 @@ def test_llumi_submit_follows_the_log_and_returns_the_verdict(cluster: Cluster) 
         done, failed, fleeting = pool.map(
             lambda arguments: submit(*arguments),
             [
-                ("build_pairs", "--", *cluster.overrides),
+                ("pipeline", "--", *cluster.overrides),
                 ("generate", "--", "gm", "gm-none", *cluster.overrides),
                 ("build_pairs",),
             ],
         )
     assert_succeeded(done)
-    assert "pairs/default" in done.stdout
+    assert "stands pairs/default" in done.stdout
     assert failed.returncode == 1
     assert "models/gm-none: no such artifact" in failed.stdout
     assert fleeting.returncode == 1

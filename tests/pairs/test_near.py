@@ -22,6 +22,15 @@ PAIRS = [
     for number in range(40)
 ]
 
+DRAFT = "You should call your sister this evening; she may not know how you feel."
+REVISIONS = {
+    "far": "Bake the bread for forty minutes.",
+    "near": "Could you call your sister this evening? She may not know how you feel.",
+    "nowhere": " ",
+    "same": DRAFT,
+}
+REVISED = [{"pair_id": name, "draft": DRAFT, "revision": text} for name, text in REVISIONS.items()]
+
 
 def measured(pairs: list[dict[str, str]], num_blocks: int = 1, **config: int) -> list[tuple[str, float | None]]:
     size = -(-len(pairs) // num_blocks)
@@ -30,24 +39,23 @@ def measured(pairs: list[dict[str, str]], num_blocks: int = 1, **config: int) ->
     return sorted((row["pair_id"], row["similarity"]) for table in tables for row in table.to_pylist())
 
 
+@pytest.fixture(scope="module")
+def alone(ray_cluster: None) -> list[tuple[str, float | None]]:
+    """What one actor finds."""
+    return measured([*PAIRS, *REVISED])
+
+
 @pytest.mark.slow
-def test_neither_blocks_nor_order_nor_actors_show(ray_cluster: None) -> None:
-    alone = measured(PAIRS)
-    assert [pair for pair, _ in alone] == [pair["pair_id"] for pair in PAIRS]
-    assert all(0.3 < nearness < 1 and nearness == round(nearness, 6) for _, nearness in alone)
-    assert measured(PAIRS[::-1], num_blocks=7, num_actors=2) == alone
+def test_neither_blocks_nor_order_nor_actors_show(alone: list[tuple[str, float | None]]) -> None:
+    found = dict(alone)
+    assert found.keys() == {pair["pair_id"] for pair in [*PAIRS, *REVISED]}
+    numbers = [found[pair["pair_id"]] for pair in PAIRS]
+    assert all(number is not None and 0.3 < number < 1 and number == round(number, 6) for number in numbers)
+    assert measured([*REVISED, *PAIRS[::-1]], num_blocks=7, num_actors=2) == alone
 
 
-def test_a_revision_is_nearer_than_a_replacement_and_a_blank_is_nowhere(ray_cluster: None) -> None:
-    draft = "You should call your sister this evening; she may not know how you feel."
-    revisions = {
-        "far": "Bake the bread for forty minutes.",
-        "near": "Could you call your sister this evening? She may not know how you feel.",
-        "nowhere": " ",
-        "same": draft,
-    }
-    pairs = [{"pair_id": name, "draft": draft, "revision": text} for name, text in revisions.items()]
-    nearness = dict(measured(pairs))
+def test_a_revision_is_nearer_than_a_replacement_and_a_blank_is_nowhere(alone: list[tuple[str, float | None]]) -> None:
+    nearness = dict(alone)
     assert nearness["far"] < 0.3 < 0.8 < nearness["near"] < nearness["same"] == 1
     assert nearness["nowhere"] is None
 
