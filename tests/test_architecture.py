@@ -33,6 +33,7 @@ FLOORS = {
     "llumi.pairs.partition": 2,
     "llumi.pairs.bucket": 2,
     "llumi.pairs.text": 2,
+    "llumi.pairs.split": 2,
     "llumi.pairs.select": 2,
     "llumi.pairs.finish": 2,
     "llumi.pairs.near": 2,

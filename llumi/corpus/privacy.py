@@ -66,15 +66,7 @@ class Pseudonymizer:
         """The pseudonym of each row."""
         if domain == "author":
             raws = raws.str.to_lowercase()  # the site knows no case in names, and dumps disagree
-        values = np.empty(len(raws), object)
-        values[:] = raws.to_list()
-        low, high = (hash_array(values, encoding="utf-8", hash_key=key, categorize=False) for key in self._keys(domain))
-        digests = np.column_stack([high.astype(">u8"), low.astype(">u8")]).view(np.uint8)[:, :PSEUDONYM_BYTES]
-        digits = digests.tobytes().hex().encode()
-        ends = pa.py_buffer(np.arange(0, len(digits) + 1, 2 * PSEUDONYM_BYTES))
-        texts = pa.LargeStringArray.from_buffers(len(raws), ends, pa.py_buffer(digits))
-        pseudonyms = pl.Series(raws.name, pl.from_arrow(texts))
-        return pseudonyms.set(raws == "", "")
+        return hex_digests(raws, self._keys(domain)).set(raws == "", "")
 
     def hashed(self, domain: Domain, raws: pl.Series) -> pl.Series:
         """64 bits for each row, keyed and fast, for what stays within one run and need not be found again."""
@@ -91,6 +83,17 @@ class Pseudonymizer:
         digest = hashlib.blake2b(domain.encode(), key=self.key, digest_size=32, person=b"pseudonym").digest()
         text = "".join(_KEY_LETTERS[byte % 64] for byte in digest)
         return text[:16], text[16:]
+
+
+def hex_digests(texts: pl.Series, keys: tuple[str, str]) -> pl.Series:
+    """24 hexadecimal digits for each text: SipHash-2-4 under two keys of 16 characters, cut to 96 bits."""
+    values = np.empty(len(texts), object)
+    values[:] = texts.to_list()
+    low, high = (hash_array(values, encoding="utf-8", hash_key=key, categorize=False) for key in keys)
+    digests = np.column_stack([high.astype(">u8"), low.astype(">u8")]).view(np.uint8)[:, :PSEUDONYM_BYTES]
+    digits = digests.tobytes().hex().encode()
+    ends = pa.py_buffer(np.arange(0, len(digits) + 1, 2 * PSEUDONYM_BYTES))
+    return pl.Series(texts.name, pl.from_arrow(pa.LargeStringArray.from_buffers(len(texts), ends, pa.py_buffer(digits))))
 
 
 def _refuse_inside_storage(path: Path, storage_uri: str) -> None:

@@ -13,7 +13,7 @@ from llumi.pairs.examples import gm_dpo, gm_sft, held_out
 from llumi.pairs.leaks import losses, settle
 from llumi.pairs.length import balance, count_bins, length_figures
 from llumi.pairs.scratch import Exchange
-from llumi.pairs.select import read_frame
+from llumi.pairs.select import read_frame, with_texts
 from llumi.storage import FileEntry, Storage, parquet
 
 
@@ -31,8 +31,20 @@ class Resolve:
 
 
 @dataclass(frozen=True)
+class Texts:
+    """The posts and replies of one bucket that examples use."""
+
+    posts: pl.DataFrame
+    replies: pl.DataFrame
+
+    def of(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Pairs or examples as `llumi.pairs.examples` reads them: with their texts, and the pseudonym of their post."""
+        return with_texts(rows, self.posts, self.replies).drop("post_id").rename({"post": "post_id"})
+
+
+@dataclass(frozen=True)
 class Survivors:
-    """What of the selected examples is left after the losses."""
+    """What of the selected pairs and examples is left after the losses; ids first, texts where they are asked for."""
 
     storage: Storage
     folder: str
@@ -42,14 +54,20 @@ class Survivors:
         """The pairs of one bucket that stay, and those that go, with their `reason`."""
         return self._settled("pairs", number)
 
-    def replies(self, number: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """The same of the endorsed replies."""
-        return self._settled("replies", number)
+    def examples(self, number: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """The same of the examples of SFT."""
+        return self._settled("examples", number)
+
+    def texts(self, number: int) -> Texts:
+        """The texts of one bucket."""
+        return Texts(self._read("posts", number), self._read("replies", number))
 
     def _settled(self, kind: str, number: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-        rows = read_frame(self.storage, f"{self.folder}/{kind}-{number:05}.arrow")
-        settled = settle(rows, self.losses.read(number).drop("bucket").unique())
+        settled = settle(self._read(kind, number), self.losses.read(number).drop("bucket").unique())
         return settled.filter(pl.col("reason").is_null()).drop("reason"), settled.drop_nulls("reason")
+
+    def _read(self, kind: str, number: int) -> pl.DataFrame:
+        return read_frame(self.storage, f"{self.folder}/{kind}-{number:05}.arrow")
 
 
 @dataclass(frozen=True)
@@ -60,7 +78,8 @@ class CountBins:
 
     def __call__(self, number: int) -> dict[str, Any]:
         """Bins as text, because this travels as JSON."""
-        return {str(name): weight for name, weight in count_bins(self.survivors.pairs(number)[0]).items()}
+        pairs, _ = self.survivors.pairs(number)
+        return {str(name): weight for name, weight in count_bins(self.survivors.texts(number).of(pairs)).items()}
 
 
 @dataclass(frozen=True)
@@ -75,13 +94,15 @@ class Finish:
 
     def __call__(self, number: int) -> dict[str, Any]:
         """The files, their rows, and the accounts of what was dropped."""
+        texts = self.survivors.texts(number)
         pairs, lost = self.survivors.pairs(number)
-        replies, lost_replies = self.survivors.replies(number)
+        examples, lost_examples = self.survivors.examples(number)
+        pairs, examples = texts.of(pairs), texts.of(examples)
         if self.config.length_balance == "weigh":
             pairs = balance(pairs, self.bins)
         tables: dict[str, pa.Table] = {}
         for split in ("train", "test"):
-            tables[f"gm-sft/{split}"] = gm_sft(replies.filter(split=split))
+            tables[f"gm-sft/{split}"] = gm_sft(examples.filter(split=split))
             tables[f"gm-dpo/{split}"] = gm_dpo(pairs.filter(split=split))
         # The pairs of a post begin with its widest one.
         widest = pairs.unique("post_id", keep="first", maintain_order=True)
@@ -90,10 +111,10 @@ class Finish:
         return {
             "files": [asdict(self._write(f"{name}/part-{number:05}.parquet", table)) for name, table in tables.items()],
             "num_rows": {name: table.num_rows for name, table in tables.items()},
-            "lost": _by_community(lost),
-            "lost_replies": Counter(lost_replies["reason"].to_list()),
+            "lost": _by_community(lost.join(texts.posts, on="post_id")),
+            "lost_replies": Counter(lost_examples["reason"].to_list()),
             "lengths": length_figures(pairs),
-            "splits": _splits(pairs, replies),
+            "splits": _splits(pairs, examples),
         }
 
     def _write(self, path: str, table: pa.Table) -> FileEntry:
@@ -109,6 +130,6 @@ def _by_community(lost: pl.DataFrame) -> dict[str, dict[str, int]]:
     return found
 
 
-def _splits(pairs: pl.DataFrame, replies: pl.DataFrame) -> dict[str, int]:
-    posts = pl.concat([pairs.select("post_id", "split"), replies.select("post_id", "split")]).unique("post_id")
+def _splits(pairs: pl.DataFrame, examples: pl.DataFrame) -> dict[str, int]:
+    posts = pl.concat([pairs.select("post_id", "split"), examples.select("post_id", "split")]).unique("post_id")
     return {"train": posts.filter(split="train").height, "test": posts.filter(split="test").height}

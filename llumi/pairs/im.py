@@ -57,15 +57,16 @@ class _Read:
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         (number,) = batch["bucket"].to_pylist()
         pairs, _ = self.survivors.pairs(number)
-        slim = pairs.filter(in_sample(pairs["example_id"], self.bound)).select(
-            pair_id="example_id", draft="body_rejected", revision="body"
-        )
+        sample = pairs.filter(in_sample(pairs["example_id"], self.bound))
+        texts = self.survivors.texts(number).of(sample)
+        slim = texts.select(pair_id="example_id", draft="body_rejected", revision="body")
         yield slim.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
 def _write_bucket(totals: Totals, survivors: Survivors, folder: str, number: int, nearness: pl.DataFrame) -> None:
     pairs, _ = survivors.pairs(number)
-    near = pairs.join(nearness.rename({"pair_id": "example_id"}), on="example_id", how="inner", maintain_order="left")
+    pairs = pairs.join(nearness.rename({"pair_id": "example_id"}), on="example_id", how="inner", maintain_order="left")
+    near = survivors.texts(number).of(pairs)
     for split in ("train", "test"):
         rows = near.filter(split=split)
         for name, table in ((f"im-sft/{split}", im_sft(rows)), (f"im-dpo/{split}", im_dpo(rows))):

@@ -25,51 +25,32 @@ CLAIMS = [
     ("kind", pa.int8()),
     ("is_test", pa.bool_()),
     ("bucket", pa.int32()),
-    ("post_id", pa.large_string()),
+    ("post_id", pa.uint64()),
     ("id", pa.uint64()),
     ("score", pa.int64()),
 ]
 """A claim: `id` is the reply's, or 0 where the post itself claims; `score` decides between replies."""
 
-LOSSES = [("post_id", pa.large_string()), ("id", pa.uint64()), ("reason", pa.large_string()), ("bucket", pa.int32())]
+LOSSES = [("post_id", pa.uint64()), ("id", pa.uint64()), ("reason", pa.large_string()), ("bucket", pa.int32())]
 """A text that must go; `id` is 0 where the whole post must."""
 
 LEAKS = ("post_in_training", "author_in_training")
 
 
-def claims(pairs: pl.DataFrame, replies: pl.DataFrame, bucket: int, config: PairsConfig) -> pl.DataFrame:
-    """The claims of the examples of one bucket, each once."""
-    chosen = pl.concat([pairs, replies], how="diagonal").select("post_id", "id", "author", "score", "body", "split")
-    rejected = pairs.select(
-        "post_id",
-        "split",
-        id="id_rejected",
-        author="author_rejected",
-        score="score_rejected",
-        body="body_rejected",
-    )
-    texts = pl.concat([chosen, rejected.select(chosen.columns)]).unique(["post_id", "id"], maintain_order=True)
-    texts = texts.with_columns(is_test=pl.col("split") == "test", bucket=pl.lit(bucket, pl.Int32))
-    posts = (
-        pl.concat([pairs, replies], how="diagonal")
-        .select("post_id", "split", author="post_author", body="text")
-        .unique("post_id", maintain_order=True)
-        .with_columns(
-            is_test=pl.col("split") == "test",
-            bucket=pl.lit(bucket, pl.Int32),
-            id=pl.lit(0, pl.UInt64),
-            score=pl.lit(0, pl.Int64),
-        )
-    )
-    columns = [name for name, _ in CLAIMS]
-    found = []
+def claims(posts: pl.DataFrame, replies: pl.DataFrame, bucket: int, config: PairsConfig) -> pl.DataFrame:
+    """The claims of one bucket's posts and replies, as far as examples use them; each stands in its frame once."""
+    columns = ["is_test", "bucket", "post_id", "id", "author", "score", "body"]
+    posts = posts.with_columns(is_test=pl.col("split") == "test", bucket=pl.lit(bucket, pl.Int32))
+    replies = replies.join(posts.select("post_id", "is_test", "bucket"), on="post_id", maintain_order="left").select(columns)
+    whole_posts = posts.with_columns(
+        id=pl.lit(0, pl.UInt64), author="post_author", score=pl.lit(0, pl.Int64), body="text"
+    ).select(columns)
+    found = [pl.DataFrame(pl.from_arrow(pa.schema(CLAIMS).empty_table()))]
     if config.near_duplicates == "drop":
-        found += [_banded(texts, REPLY_TEXT), _banded(posts, POST_TEXT)]
+        found += [_banded(replies, REPLY_TEXT), _banded(whole_posts, POST_TEXT)]
     if config.split_by == "author":
-        found += [_of_authors(texts), _of_authors(posts)]
-    schema = {"key": pl.UInt64, "kind": pl.Int8, "is_test": pl.Boolean, "bucket": pl.Int32, "post_id": pl.String}
-    empty = pl.DataFrame(schema={**schema, "id": pl.UInt64, "score": pl.Int64})
-    return pl.concat([empty, *(rows.select(columns) for rows in found)])
+        found += [_of_authors(replies), _of_authors(whole_posts)]
+    return pl.concat([rows.select(name for name, _ in CLAIMS) for rows in found])
 
 
 def losses(claimed: pl.DataFrame) -> pl.DataFrame:

@@ -31,7 +31,8 @@ _MAX_BUCKETS = 4096
 
 POST_ROWS = pa.schema(
     [
-        ("post_id", pa.large_string()),
+        ("post_id", pa.uint64()),
+        ("post", pa.large_string()),
         ("retrieved_on", pa.int64()),
         ("position", pa.int64()),
         ("reason", pa.large_string()),
@@ -41,12 +42,16 @@ POST_ROWS = pa.schema(
         ("text", pa.large_string()),
     ]
 )
-"""A capture of a post, its id and author as pseudonyms: `reason` is null where it is kept, else `text` is empty."""
+"""A capture of a post: `reason` is null where it is kept, else `text` is empty.
+
+`post_id` is a keyed hash, a number that is quick to sort and join and means something in scratch alone; `post` is the
+pseudonym of the post, and `author` that of its author.
+"""
 
 COMMENT_ROWS = pa.schema(
     [
         ("id", pa.uint64()),
-        ("post_id", pa.large_string()),
+        ("post_id", pa.uint64()),
         ("retrieved_on", pa.int64()),
         ("position", pa.int64()),
         ("reason", pa.large_string()),
@@ -163,7 +168,8 @@ class Partitioning:
         both = pl.when((title != "") & (body != "")).then(title + "\n\n" + body).otherwise(title + body)
         is_kept = pl.col("reason").is_null()
         rows = posts.with_columns(
-            self.pseudonymizer.column("post", posts["id"]).alias("post_id"),
+            self.pseudonymizer.hashed("post", posts["id"]).alias("post_id"),
+            self.pseudonymizer.column("post", posts["id"]).alias("post"),
             self.pseudonymizer.column("author", posts["author"]).alias("author"),
             text=pl.when(is_kept).then(both).otherwise(pl.lit("")),
         )
@@ -173,11 +179,11 @@ class Partitioning:
         is_kept = comments["reason"].is_null()
         rows = comments.with_columns(
             self.pseudonymizer.hashed("comment", comments["id"]).alias("id"),
-            self.pseudonymizer.column("post", comments["post_id"]).alias("post_id"),
+            self.pseudonymizer.hashed("post", comments["post_id"]).alias("post_id"),
             self.pseudonymizer.column("author", comments["author"].zip_with(is_kept, pl.Series([""]))).alias("author"),
             body=pl.when(is_kept).then(pl.col("body").str.strip_chars()).otherwise(pl.lit("")),
         )
         return rows, self._buckets(rows["post_id"])
 
     def _buckets(self, post_ids: pl.Series) -> pl.Series:
-        return post_ids.str.slice(0, 8).str.to_integer(base=16, dtype=pl.Int64) % self.posts.num_buckets
+        return (post_ids % self.posts.num_buckets).cast(pl.Int64)

@@ -25,13 +25,10 @@ from llumi.storage import Storage
 
 _SLIM_POSTS = ["post_id", "retrieved_on", "position", "reason", "community", "author", "created_utc"]
 _SLIM_COMMENTS = ["id", "post_id", "retrieved_on", "position", "reason", "author", "created_utc", "score"]
-_POST_COLUMNS = ["post_id", "post_author", "community", "risk", "split", "text"]
-PAIR_COLUMNS = [
-    *("example_id", *_POST_COLUMNS, "weight"),
-    *("id", "author", "score", "length", "body"),
-    *("id_rejected", "author_rejected", "score_rejected", "length_rejected", "body_rejected"),
-]
-REPLY_COLUMNS = ["example_id", *_POST_COLUMNS, "id", "author", "score", "body"]
+POST_COLUMNS = ["post_id", "post", "post_author", "community", "risk", "split", "text"]
+REPLY_COLUMNS = ["post_id", "id", "author", "score", "length", "body"]
+PAIR_COLUMNS = ["example_id", "post_id", "id", "id_rejected", "weight"]
+EXAMPLE_COLUMNS = ["example_id", "post_id", "id"]
 SCORE_LABELS = ["below 0", "0", "1", "2", "3-4", "5-9", "10-19", "20-49", "50-99", "100+"]
 _SCORE_BREAKS = [-1, 0, 1, 2, 4, 9, 19, 49, 99]
 
@@ -72,10 +69,10 @@ class Select:
         selected, dropped = select_pairs(mark_eligible(kept, self.config, self.thresholds), self.config)
         num_kept = selected.group_by("community").agg(num=pl.len().cast(pl.Int64))
         accounts = account_for(bucket.replies, num_kept, dropped, self.config, self.thresholds)
-        pairs, replies, scrubbed = self._with_texts(bucket, kept, selected)
-        write_frame(self.storage, f"{self.folder}/pairs-{number:05}.arrow", pairs)
-        write_frame(self.storage, f"{self.folder}/replies-{number:05}.arrow", replies)
-        rows = claims(pairs, replies, number, self.config)
+        used, scrubbed = self._used(bucket, kept, selected)
+        for name, frame in used.items():
+            write_frame(self.storage, f"{self.folder}/{name}-{number:05}.arrow", frame)
+        rows = claims(used["posts"], used["replies"], number, self.config)
         keys = rows["key"] % self.claims.num_buckets
         return {
             "claims": self.claims.write(f"claims-{number:05}", rows, keys.cast(pl.Int64)),
@@ -98,45 +95,48 @@ class Select:
         replies = pl.concat([bucket.replies.filter(~bucket.in_use), judged.drop_nulls("reason"), vetoed])
         return Bucket(bucket.posts, replies, bucket.bodies, bucket.num_captures)
 
-    def _with_texts(
-        self, bucket: Bucket, kept: pl.DataFrame, selected: pl.DataFrame
-    ) -> tuple[pl.DataFrame, pl.DataFrame, Counter[str]]:
-        """Pairs (PAIR_COLUMNS, the widest of each post first) and endorsed replies (REPLY_COLUMNS), scrubbed."""
+    def _used(self, bucket: Bucket, kept: pl.DataFrame, selected: pl.DataFrame) -> tuple[dict[str, pl.DataFrame], Counter[str]]:
+        """What examples are made of, each text once: posts, replies, pairs (of a post the widest first), examples of SFT."""
         endorsed = self._endorsed(kept)
-        used = pl.concat(
+        ids = pl.concat(
             [selected.select("post_id", "id"), selected.select("post_id", id="id_rejected"), endorsed.select("post_id", "id")]
         ).unique()
-        texts = kept.join(used, on=["post_id", "id"], how="semi").select("post_id", "id", "author", "row")
-        bodies, counts = self.text_rules.scrub(bucket.bodies.gather(texts["row"]))
-        texts = texts.drop("row").with_columns(bodies.alias("body"))
-        posts, scrubbed_posts = self._posts(bucket, used)
-        pairs = selected.drop("community").join(posts, on="post_id", maintain_order="left")
-        pairs = pairs.join(texts, on=["post_id", "id"], maintain_order="left").join(
-            texts.rename({"id": "id_rejected"}), on=["post_id", "id_rejected"], suffix="_rejected", maintain_order="left"
-        )
-        replies = endorsed.join(posts, on="post_id", maintain_order="left").join(
-            texts, on=["post_id", "id"], maintain_order="left"
-        )
-        return (
-            with_ids(pairs, "post_id", "body", "body_rejected").select(PAIR_COLUMNS),
-            with_ids(replies, "post_id", "body").select(REPLY_COLUMNS),
-            counts + scrubbed_posts,
-        )
+        replies = kept.join(ids, on=["post_id", "id"], how="semi")
+        bodies, counts = self.text_rules.scrub(bucket.bodies.gather(replies["row"]))
+        replies = replies.with_columns(bodies.alias("body")).select(REPLY_COLUMNS)
+        posts, scrubbed_posts = self._posts(bucket, ids)
+        pairs = with_texts(selected.select("post_id", "id", "id_rejected", "weight"), posts, replies)
+        frames = {
+            "posts": posts,
+            "replies": replies,
+            "pairs": with_ids(pairs, "post", "body", "body_rejected").select(PAIR_COLUMNS),
+            "examples": with_ids(with_texts(endorsed, posts, replies), "post", "body").select(EXAMPLE_COLUMNS),
+        }
+        return frames, counts + scrubbed_posts
 
     def _posts(self, bucket: Bucket, used: pl.DataFrame) -> tuple[pl.DataFrame, Counter[str]]:
         posts = bucket.posts.join(used, on="post_id", how="semi").sort("post_id")
         tiers = self.text_rules.tiers(posts["text"])
         texts, counts = self.text_rules.scrub(posts["text"])
         posts = posts.with_columns(texts.alias("text"), tiers.alias("risk")).rename({"author": "post_author"})
-        by = "post_author" if self.config.split_by == "author" else "post_id"
-        return with_split(posts, by, self.config.test_fraction).select(_POST_COLUMNS), counts
+        by = "post_author" if self.config.split_by == "author" else "post"
+        return with_split(posts, by, self.config.test_fraction).select(POST_COLUMNS), counts
 
     def _endorsed(self, kept: pl.DataFrame) -> pl.DataFrame:
         """The replies that SFT learns from: the most endorsed safe ones of each post."""
         rows = kept.filter(pl.col("score") >= self.config.sft_min_score, pl.col("veto").is_null())
         ordered = rows.sort("post_id", "score", "id", descending=[False, True, False])
         rank = pl.int_range(pl.len(), dtype=pl.Int64).over("post_id")
-        return ordered.filter(rank < self.config.sft_replies_per_post).select("post_id", "id", "score")
+        return ordered.filter(rank < self.config.sft_replies_per_post).select("post_id", "id")
+
+
+def with_texts(rows: pl.DataFrame, posts: pl.DataFrame, replies: pl.DataFrame) -> pl.DataFrame:
+    """`rows` of pairs or of examples, in their order, with what `posts` and `replies` know of their post and replies."""
+    joined = rows.join(posts, on="post_id", maintain_order="left").join(replies, on=["post_id", "id"], maintain_order="left")
+    if "id_rejected" not in rows.columns:
+        return joined
+    rejected = replies.select("post_id", pl.exclude("post_id").name.suffix("_rejected"))
+    return joined.join(rejected, on=["post_id", "id_rejected"], maintain_order="left")
 
 
 def write_frame(storage: Storage, path: str, frame: pl.DataFrame) -> None:

@@ -4,12 +4,10 @@ import hashlib
 
 import polars as pl
 
+from llumi.corpus.privacy import hex_digests
 from llumi.records import Split
 
-
-def example_id(*parts: str) -> str:
-    """24 hexadecimal digits that stand for a post and the text of its reply, or of both replies of a pair."""
-    return hashlib.blake2b("\0".join(parts).encode(), digest_size=12, person=b"example").hexdigest()
+_ID_KEYS = ("llumi-example-id", "id-example-llumi")
 
 
 def split_of(person_or_post: str, test_fraction: float) -> Split:
@@ -19,9 +17,9 @@ def split_of(person_or_post: str, test_fraction: float) -> Split:
 
 
 def with_ids(rows: pl.DataFrame, *columns: str) -> pl.DataFrame:
-    """`rows` with their `example_id`."""
-    ids = [example_id(*parts) for parts in rows.select(columns).iter_rows()]
-    return rows.with_columns(pl.Series("example_id", ids, pl.String))
+    """`rows` with their `example_id`: 24 hexadecimal digits that stand for the text of `columns`, a post and its replies."""
+    parts = rows.select(pl.concat_str(columns, separator="\0")).to_series()  # cleaning leaves no NUL in a text
+    return rows.with_columns(hex_digests(parts, _ID_KEYS).alias("example_id"))
 
 
 def with_split(rows: pl.DataFrame, by: str, test_fraction: float) -> pl.DataFrame:

@@ -11,14 +11,15 @@ from typing import Any
 
 _COMMON = (
     "a about after again all also always am an and another any anyone are around as ask at back bad be because been before "
-    "best better but buy by call can could day days did do does don't dont each easy else even ever every everyone everything "
-    "feel feels felt find first for free friend friends from get getting give go going good got had happy hard has have he "
-    "help her him his hope how i i'll i'm if in into is it it's its just keep know let life like little long love make many "
-    "may maybe me mean might mine miss money more most much must my need never new next no nobody not nothing notice now of "
-    "often old on one only or other others our out over own pain people perhaps put really right said same say see she "
-    "should so some someone something sometimes still stop strong such sure take talk tell than thank that that's the their "
-    "them then there these they thing things think this through time to too try us use used very want was way we well were "
-    "what when where which who why will wish with work worse would yes yet you you're your yours"
+    "best better but buy by call can could day days did do does don't dont each easy else even ever every everyone "
+    "everything feel feels felt find first for free friend friends from get getting give go going good got had happy hard "
+    "has have he help her him his hope how i i'll i'm if in into is it it's its just keep know let life like little long "
+    "love make many may maybe me mean might mine miss money more most much must my need never new next no nobody not "
+    "nothing notice now of often old on one only or other others our out over own pain people perhaps put really right said "
+    "same say see she should so some someone something sometimes sound sounds still stop strong such sure take talk tell "
+    "than thank that that's the their them then there these they thing things think this through time to too try us use "
+    "used very want was way we well were what when where which who why will wish with work worse would yes yet you you're "
+    "your yours"
 )
 COMMON = frozenset(_COMMON.split())
 MAX_WORDS = 100

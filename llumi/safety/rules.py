@@ -136,9 +136,9 @@ class Sieve:
     def _possible(self, plain: pl.Series) -> dict[int, list[int]]:
         """For each text that may break a rule, the numbers of the patterns that say so."""
         words = sorted(set(self.asked["word"]))
-        found = plain.str.extract_many(words, ascii_case_insensitive=True, overlapping=True).alias("word")
+        found = plain.str.to_lowercase().str.extract_many(words, overlapping=True).list.unique().alias("word")
         hits = found.to_frame().with_row_index("row").filter(pl.col("word").list.len() > 0).explode("word")
-        hits = hits.with_columns(pl.col("word").str.to_lowercase()).unique().join(self.asked, on="word")
+        hits = hits.join(self.asked, on="word")
         possible: dict[int, list[int]] = {}
         for (number,), of_pattern in hits.select("row", "pattern").unique().partition_by("pattern", as_dict=True).items():
             rows = of_pattern["row"]

@@ -109,7 +109,7 @@ class TestQuirks:
         assert lines.records == kept + lines.dropped.total() + bucket.dropped()["comments"].total()
 
     def test_posts_are_kept_and_dropped_as_expected(self, expected: dict[str, Any], parts: Partition) -> None:
-        posts = {row["post_id"]: row for row in bucket_of(parts).posts.to_dicts()}
+        posts = {row["post"]: row for row in bucket_of(parts).posts.to_dicts()}
         submissions = expected["submissions"]
         names = {raw: KEY.pseudonym("post", raw) for raw in [*submissions["kept"], *submissions["dropped"]]}
         assert all(posts[names[raw]]["reason"] is None for raw in submissions["kept"])

@@ -165,11 +165,11 @@ def examples(seed: int, test_fraction: float) -> tuple[pl.DataFrame, pl.DataFram
 
     pairs, replies = [], []
     for number in range(120):
-        post = {"post_id": f"p{number}", "post_author": chance.choice(people), "text": chance.choice(posts)}
+        post = {"post_id": number, "post_author": chance.choice(people), "text": chance.choice(posts)}
         chosen = reply()
         pairs += [post | chosen | reply("_rejected") for _ in range(chance.randrange(3))]
         replies += [post | chosen, post | reply()]
-    schema = {"id": pl.UInt64, "id_rejected": pl.UInt64}
+    schema = {"post_id": pl.UInt64, "id": pl.UInt64, "id_rejected": pl.UInt64}
     return tuple(
         with_split(
             pl.DataFrame(rows, schema_overrides={name: schema[name] for name in schema if name in rows[0]}),
@@ -180,9 +180,19 @@ def examples(seed: int, test_fraction: float) -> tuple[pl.DataFrame, pl.DataFram
     )
 
 
+def claims_of(pairs: pl.DataFrame, replies: pl.DataFrame, config: PairsConfig) -> pl.DataFrame:
+    """The claims of every post and reply among the examples."""
+    sides = ["post_id", "id", "author", "score", "body"]
+    rejected = pairs.select("post_id", pl.col(r"^.*_rejected$").name.replace("_rejected$", "")).select(sides)
+    texts = pl.concat([pairs.select(sides), replies.select(sides), rejected]).unique(["post_id", "id"], maintain_order=True)
+    whole = ["post_id", "post_author", "split", "text"]
+    posts = pl.concat([pairs.select(whole), replies.select(whole)]).unique("post_id", maintain_order=True)
+    return claims(posts, texts, 0, config)
+
+
 def settled(seed: int, config: PairsConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
     pairs, replies = examples(seed, 0.3)
-    gone = losses(claims(pairs, replies, 0, config)).drop("bucket")
+    gone = losses(claims_of(pairs, replies, config)).drop("bucket")
     return settle(pairs, gone).filter(pl.col("reason").is_null()), settle(replies, gone).filter(pl.col("reason").is_null())
 
 
@@ -198,7 +208,7 @@ def test_nobody_and_no_post_is_on_both_sides_and_no_reply_there_twice(seed: int)
         assert train
         assert test
         assert not train & test
-    holders: dict[str, set[tuple[str, int]]] = {}
+    holders: dict[str, set[tuple[int, int]]] = {}
     for frame in kept:
         for side in ("", "_rejected"):
             if f"id{side}" in frame.columns:
@@ -210,10 +220,10 @@ def test_nobody_and_no_post_is_on_both_sides_and_no_reply_there_twice(seed: int)
 def test_rules_that_are_switched_off_drop_nothing() -> None:
     pairs, replies = examples(1, 0.3)
     off = PairsConfig(near_duplicates="keep", split_by="post")
-    assert claims(pairs, replies, 0, off).height == 0
+    assert claims_of(pairs, replies, off).height == 0
     assert [frame.height for frame in settled(1, off)] == [pairs.height, replies.height]
 
 
 def test_no_examples_claim_nothing() -> None:
     pairs, replies = examples(1, 0.3)
-    assert claims(pairs[:0], replies[:0], 0, PairsConfig()).height == 0
+    assert claims_of(pairs[:0], replies[:0], PairsConfig()).height == 0

@@ -1,7 +1,7 @@
 import polars as pl
 import pytest
 
-from llumi.pairs.split import example_id, split_of, with_ids, with_split
+from llumi.pairs.split import split_of, with_ids, with_split
 
 POSTS = [f"{number:024x}" for number in range(4000)]
 
@@ -14,6 +14,11 @@ def test_about_the_fraction_is_held_out() -> None:
 def test_a_larger_fraction_keeps_what_was_held_out() -> None:
     held_out = [post for post in POSTS if split_of(post, 0.1) == "test"]
     assert all(split_of(post, 0.2) == "test" for post in held_out)
+
+
+def example_id(*parts: str) -> str:
+    columns = {str(number): [part] for number, part in enumerate(parts)}
+    return with_ids(pl.DataFrame(columns), *columns)["example_id"].item()
 
 
 def test_ids_tell_apart_what_differs() -> None:
