@@ -41,7 +41,7 @@ class Cluster:
 
     def submit(self, *command: str, job: str, wait: bool = True) -> subprocess.CompletedProcess[str]:
         submit = [str(BIN / "ray"), "job", "submit", "--address", self.dashboard, "--working-dir", str(ROOT)]
-        entrypoint = [sys.executable, f"jobs/{job}.py", *command, *self.overrides]
+        entrypoint = [sys.executable, f"jobs/{job}.py", *self.overrides, *command]
         return subprocess.run(
             [*submit, *([] if wait else ["--no-wait", "--submission-id", job]), "--", *entrypoint],
             env=self.environment,
@@ -174,6 +174,16 @@ def test_pipeline_goes_on_from_what_stands(cluster: Cluster) -> None:
     assert cluster.storage.manifest("models/gm-sft") == before
     assert {m.name for m in cluster.storage.list("models")} == {"base", "gm-sft", "gm-dpo1", "im-sft", "im-dpo1"}
     assert len(cluster.storage.list("generations")) == 6
+
+
+def test_teach(cluster: Cluster) -> None:
+    # As its revision, `echo` gives the end of a draft: near the draft, and shorter.
+    drafts = ("im", "base", "--drafts", "--set", "generate.max_new_tokens=25")
+    assert_succeeded(cluster.submit(*drafts, job="generate"))
+    assert_succeeded(cluster.submit("im-base-drafts", job="teach"))
+    taught = cluster.storage.manifest("pairs/default-taught")
+    assert [given.name for given in taught.inputs] == ["pairs/default", "generations/im-base-drafts"]
+    assert cluster.storage.read_table("pairs/default-taught", "im-sft/train").num_rows > 0
 
 
 def test_llumi_submit_follows_the_log_and_returns_the_verdict(cluster: Cluster) -> None:
