@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 
 import ray
@@ -24,6 +25,9 @@ LOOPBACK = "127.0.0.2" if sys.platform == "linux" else None
 _DEAD_END = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9") | {"no_proxy": "127.0.0.1,127.0.0.2,localhost"}
 """Ray's head asks the metadata address of three clouds where it is, even with usage reports off; here it asks a closed port."""
 
+_ONE_THREAD = {"POLARS_MAX_THREADS": "1"}
+"""As many tasks run as there are cores: with threads of its own in each, they would mostly wait for one another."""
+
 _CHATTY = ("ray.data", "ray.serve", "ray._private.authentication.authentication_token_setup")
 """Loggers whose plans, addresses and advice are for those who debug Ray; LLUMI shows its own progress."""
 
@@ -36,10 +40,12 @@ def ray_session(config: RayConfig) -> Iterator[None]:
     """
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Ray counts the files that a pass is given; each of them gives any number of chunks.
+    warnings.filterwarnings("ignore", "The maximum number of concurrent tasks", UserWarning)
     address = config.address or os.environ.get("RAY_ADDRESS")
     if address:
         try:
-            ray.init(address=address, runtime_env={"env_vars": worker_environment()}, configure_logging=False)
+            ray.init(address=address, runtime_env={"env_vars": worker_environment() | _ONE_THREAD}, configure_logging=False)
         except ConnectionError:
             raise ConfigError(f"ray.address: no Ray cluster answers at {address}; start one, or leave it out") from None
     else:
@@ -62,7 +68,7 @@ def _start_local(config: RayConfig) -> None:
             configure_logging=False,
             log_to_driver=False,
             # The workers keep the operator's own way to the store; gloo's ranks meet on loopback.
-            runtime_env={"env_vars": own | ({"GLOO_SOCKET_IFNAME": "lo"} if LOOPBACK else {})},
+            runtime_env={"env_vars": own | _ONE_THREAD | ({"GLOO_SOCKET_IFNAME": "lo"} if LOOPBACK else {})},
             _node_ip_address=LOOPBACK,
         )
 

@@ -6,6 +6,7 @@ imported here: who runs the work hands in `ray.data.from_items`.
 """
 
 import json
+import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -150,7 +151,9 @@ class _Reader:
 
     @staticmethod
     def _row(number: int, data: bytes, head: str, outcome: str = "") -> pa.Table:
-        return pa.table({"dump": [number], "chunk": [head], "data": pa.array([data], pa.large_binary()), "outcome": [outcome]})
+        ends = pa.py_buffer(struct.pack("=qq", 0, len(data)))
+        column = pa.LargeBinaryArray.from_buffers(pa.large_binary(), 1, [None, ends, pa.py_buffer(data)])  # without a copy
+        return pa.table({"dump": [number], "chunk": [head], "data": column, "outcome": [outcome]})
 
 
 @dataclass(frozen=True)

@@ -148,8 +148,8 @@ def iter_chunks(filesystem: pafs.FileSystem, dump: Dump, chunk_bytes: int = CHUN
             size += len(block)
             if size < chunk_bytes:
                 continue
-            lines, newline, rest = b"".join(pending).rpartition(b"\n")
-            if newline:
+            lines, rest = _whole_lines(pending)
+            if lines is not None:
                 yield Chunk(index, lines, source.num_bytes - start)
                 index, start = index + 1, source.num_bytes
             elif size > MAX_LINE_BYTES:
@@ -159,6 +159,15 @@ def iter_chunks(filesystem: pafs.FileSystem, dump: Dump, chunk_bytes: int = CHUN
         if source.is_cut:
             data = data.rpartition(b"\n")[0]
         yield Chunk(index, data, source.num_bytes - start, is_last=True, is_truncated=source.is_cut, sha256=source.sha256)
+
+
+def _whole_lines(blocks: list[bytes]) -> tuple[bytes | None, bytes]:
+    """The lines that end within the blocks (None where none does), and what follows them; the text is copied once."""
+    for place in reversed(range(len(blocks))):
+        head, newline, tail = blocks[place].rpartition(b"\n")
+        if newline:
+            return b"".join([*blocks[:place], head]), b"".join([tail, *blocks[place + 1 :]])
+    return None, b"".join(blocks)
 
 
 class _Source:

@@ -6,10 +6,11 @@ block; a line with anything unusual in it is read once more by itself, and comes
 """
 
 import html
-import io
 import json
 import re
 from collections.abc import Iterable
+from functools import reduce
+from operator import or_
 from typing import Any, Literal
 
 import orjson
@@ -66,12 +67,17 @@ _RAW: dict[Kind, list[str]] = {
 COLUMNS = {kind: frozenset(names) for kind, names in _RAW.items()}
 """The fields of a dump that are read."""
 
+_NUMBERS = ("created_utc", "score", "retrieved_on", "retrieved_utc")
+_FLAGS: dict[Kind, tuple[str, ...]] = {
+    "posts": ("stickied", "is_self"),
+    "comments": ("stickied", "is_submitter", "score_hidden"),
+}
+
 
 def read_records(lines: bytes, kind: Kind) -> tuple[pl.DataFrame, int]:
     """The records of whole lines, in their order (RECORDS), and how many lines hold none; blank lines are no lines."""
     try:
-        # Everything as text: for a number in quotes a column of numbers would refuse the whole block.
-        raw = pl.read_ndjson(io.BytesIO(lines), schema=dict.fromkeys(_RAW[kind], pl.String))
+        raw = _parse(lines, kind)
     except pl.exceptions.PolarsError:
         return _read_halves(lines, kind)
     unusual = raw.select(_is_unusual(kind)).to_series()
@@ -93,6 +99,25 @@ def base36(number: int) -> str:
         number, digit = divmod(number, 36)
         digits = _BASE36[digit] + digits
     return digits
+
+
+def _parse(lines: bytes, kind: Kind) -> pl.DataFrame:
+    """The fields of a block, with the column `is_mistyped`: a number or a flag of another type, which is null here."""
+    texts = dict.fromkeys(_RAW[kind], pl.String)
+    types = texts | dict.fromkeys(_NUMBERS, pl.Int64) | dict.fromkeys(_FLAGS[kind], pl.Boolean)
+    try:
+        return pl.read_ndjson(lines, schema=types).with_columns(is_mistyped=pl.lit(False))
+    except pl.exceptions.PolarsError:
+        # Columns of these types refuse the block for one number in quotes; as text it is seen which rows have it.
+        raw = pl.read_ndjson(lines, schema=texts)
+    numbers = [pl.col(name).cast(pl.Int64, strict=False) for name in _NUMBERS]
+    flags = [
+        pl.col(name).replace_strict({"true": True, "false": False}, default=None, return_dtype=pl.Boolean)
+        for name in _FLAGS[kind]
+    ]
+    typed = raw.with_columns(*numbers, *flags)
+    mistyped = [typed[name].is_null() & raw[name].is_not_null() for name in (*_NUMBERS, *_FLAGS[kind])]
+    return typed.with_columns(is_mistyped=reduce(or_, mistyped))
 
 
 def _read_halves(lines: bytes, kind: Kind) -> tuple[pl.DataFrame, int]:
@@ -117,12 +142,10 @@ def _is_unusual(kind: Kind) -> pl.Expr:
     """
     texts = ["body"] if kind == "comments" else ["title", "selftext"]
     names = ["subreddit", "author", "distinguished", *(["link_id"] if kind == "comments" else [])]
-    flags = ["stickied", *(["is_submitter", "score_hidden"] if kind == "comments" else ["is_self"])]
-    numbers = [pl.col(name) for name in ("created_utc", "score", "retrieved_on", "retrieved_utc")]
     signs = [
+        pl.col("is_mistyped"),
         pl.col("id").is_null() | (pl.col("id") == ""),
-        *(number.is_not_null() & _integer_column(number).is_null() for number in numbers),
-        *(~pl.col(name).is_in(["true", "false"]) for name in flags),
+        *(~pl.col(name).is_between(-_MAX_INTEGER, _MAX_INTEGER) for name in _NUMBERS),
         *(pl.col(name).str.contains(_NO_STRING) for name in ("id", "removed_by_category", *names, *texts)),
         *(pl.col(name).str.contains("\0", literal=True) for name in ("id", *texts)),
         *(pl.col(name).str.contains(r"[\x00&]") for name in names),
@@ -141,39 +164,29 @@ def _usual(raw: pl.DataFrame, kind: Kind) -> pl.DataFrame:
     """The columns of a block as records; rows that are unusual come out as nonsense."""
     body = "body" if kind == "comments" else "selftext"
     raw = raw.with_columns(_unescaped(raw[name]) for name in (body, *(["title"] if kind == "posts" else [])))
-    retrieved_on = pl.coalesce(_integer_column(pl.col("retrieved_on")), _integer_column(pl.col("retrieved_utc")))
     columns = {
         "id": pl.col("id"),
         "community": pl.col("subreddit").fill_null(""),
         "author": pl.col("author").fill_null(""),
-        "created_utc": _integer_column(pl.col("created_utc")).fill_null(0),
-        "score": _integer_column(pl.col("score")),
-        "retrieved_on": retrieved_on.fill_null(0),
-        "is_stickied": _is_true("stickied"),
+        "created_utc": pl.col("created_utc").fill_null(0),
+        "score": pl.col("score"),
+        "retrieved_on": pl.coalesce("retrieved_on", "retrieved_utc").fill_null(0),
+        "is_stickied": pl.col("stickied").fill_null(False),
         "distinguished": pl.col("distinguished").fill_null(""),
         "was_removed": (pl.col("removed_by_category") != "").fill_null(False),
         "was_deleted_later": pl.col("_meta").str.contains(_DELETED_LATER).fill_null(False),
         "body": pl.col(body).fill_null(""),
     }
     if kind == "posts":
-        columns |= {"is_text": (pl.col("is_self") != "false").fill_null(True), "title": pl.col("title").fill_null("")}
+        columns |= {"is_text": pl.col("is_self").fill_null(True), "title": pl.col("title").fill_null("")}
     else:
         columns |= {
             "post_id": pl.col("link_id").str.strip_prefix(POST_PREFIX),
             "is_top_level": pl.col("parent_id").str.starts_with(POST_PREFIX),
-            "score": pl.when(_is_true("score_hidden")).then(None).otherwise(columns["score"]),
-            "is_own": _is_true("is_submitter"),
+            "score": pl.when("score_hidden").then(None).otherwise("score"),
+            "is_own": pl.col("is_submitter").fill_null(False),
         }
     return raw.select(**{name: columns[name] for name in RECORDS[kind]})
-
-
-def _integer_column(text: pl.Expr) -> pl.Expr:
-    number = text.cast(pl.Int64, strict=False)
-    return pl.when(number.is_between(-_MAX_INTEGER, _MAX_INTEGER)).then(number)
-
-
-def _is_true(name: str) -> pl.Expr:
-    return (pl.col(name) == "true").fill_null(False)
 
 
 def _unescaped(texts: pl.Series) -> pl.Series:

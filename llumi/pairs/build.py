@@ -26,7 +26,7 @@ from llumi.pairs.endorse import HISTOGRAM_SCHEMA, THRESHOLDS_SCHEMA, score_thres
 from llumi.pairs.finish import CountBins, Finish, Resolve, Survivors
 from llumi.pairs.im import build_im
 from llumi.pairs.leaks import LOSSES
-from llumi.pairs.partition import Partition, partition_corpus, usable_cores
+from llumi.pairs.partition import Partition, max_tasks, partition_corpus
 from llumi.pairs.scratch import Exchange, scratch_folder
 from llumi.pairs.select import Histogram, Select, claims_exchange
 from llumi.pairs.text import TextRules
@@ -116,7 +116,7 @@ def over_buckets(num_buckets: int, work: Work, what: str, progress: Progress) ->
 
     numbers = [{"bucket": number} for number in range(num_buckets)]
     dataset = ray.data.from_items(numbers, override_num_blocks=len(numbers))
-    done = dataset.map_batches(on_one, batch_size=1, batch_format="pyarrow", num_cpus=1, concurrency=usable_cores())
+    done = dataset.map_batches(on_one, batch_size=1, batch_format="pyarrow", num_cpus=1, concurrency=max_tasks())
     for count, (_, result) in enumerate(outcomes(done), start=1):
         progress(what, count, num_buckets)
         yield result

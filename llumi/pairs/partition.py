@@ -103,7 +103,7 @@ def partition_corpus(
     # A reader feeds several parsers; of lines that are mostly passed over it feeds hardly one.
     readers = cores if config.corpus.communities else max(1, cores // 2)
     findings = map_chunks(
-        ray.data.from_items, corpus, work, progress, num_readers=readers, num_workers=cores, chunk_bytes=chunk_bytes
+        ray.data.from_items, corpus, work, progress, num_readers=readers, num_workers=max_tasks(), chunk_bytes=chunk_bytes
     )
     for finding in findings:
         lines = Tally.from_counts(finding.result["lines"])
@@ -125,6 +125,11 @@ def usable_cores() -> int:
     num_nodes = sum(1 for node in ray.nodes() if node["Alive"])
     num_cpus = int(ray.cluster_resources().get("CPU", 1))
     return max(1, min(num_cpus, num_nodes * (os.cpu_count() or 1)))
+
+
+def max_tasks() -> int:
+    """How many tasks of a pass run at once: one that waits for Ray's next word leaves its core to the one too many."""
+    return usable_cores() + 1
 
 
 def num_buckets(corpus: Corpus, config: Config) -> int:
