@@ -152,7 +152,7 @@ def pairs_card(
 @app.command()
 def train(
     role: Annotated[Role, typer.Argument(help="gm drafts, im revises.")],
-    stage: Annotated[Stage, typer.Argument(help="sft first, then dpo1.")],
+    stage: Annotated[Stage, typer.Argument(help="sft first, then dpo1, then dpo2 on human pairs.")],
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,

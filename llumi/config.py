@@ -16,8 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from llumi.errors import ConfigError
 from llumi.prompts import Role
 
-Stage = Literal["sft", "dpo1"]
+Stage = Literal["sft", "dpo1", "dpo2"]
 DEFAULT_FILE = Path("ray_config.yaml")
+ARTIFACT_NAME = r"^[a-z0-9][a-z0-9._-]*$"
 
 
 class Section(BaseModel):
@@ -146,7 +147,7 @@ class PairsConfig(Section):
     puts all posts of an author on one side, and nobody who wrote for training is in the test split.
     """
 
-    name: str = Field("default", pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    name: str = Field("default", pattern=ARTIFACT_NAME)
     preset: Literal["margin", "paper", "shp"] = "margin"
     margin: MarginConfig = MarginConfig()
     paper: PaperConfig = PaperConfig()
@@ -191,44 +192,93 @@ class StageConfig(Section):
 
 
 class SftStageConfig(StageConfig):
-    """Supervised fine-tuning on endorsed replies."""
+    """Supervised fine-tuning on endorsed replies; `packing` fills each row of `max_length` with several whole examples."""
 
     learning_rate: float = Field(2e-4, gt=0)
+    packing: bool = False
 
 
 class DpoStageConfig(StageConfig):
-    """A preference stage; `beta` weighs the distance to the reference model (arXiv 2305.18290, eq. 7)."""
+    """A preference stage; `beta` weighs the distance to the reference model (arXiv 2305.18290, eq. 7).
+
+    `loss` is `sigmoid` (DPO), `ipo` (arXiv 2310.12036), `conservative` (cDPO: labels are wrong with probability
+    `label_smoothing`), `robust` (arXiv 2403.00409, the unbiased form of it), or `margin` (ODPO, arXiv 2402.10571: the
+    pair's weight times `margin_scale` is the offset by which the chosen reply must win). `pairs` names the artifact
+    that is learned from; null is `pairs.name`. `length_buckets` puts pairs of like length into one batch.
+    """
 
     learning_rate: float = Field(5e-5, gt=0)
     beta: float = Field(0.1, gt=0)
+    loss: Literal["sigmoid", "ipo", "conservative", "robust", "margin"] = "sigmoid"
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    margin_scale: float = Field(1.0, gt=0)
+    length_buckets: bool = True
+    pairs: str | None = Field(None, pattern=ARTIFACT_NAME)
+
+    @model_validator(mode="after")
+    def _smoothing_where_it_counts(self) -> Self:
+        smooths = self.loss in ("conservative", "robust")
+        if smooths and self.label_smoothing == 0:
+            raise ValueError(f"loss {self.loss} needs label_smoothing, the share of labels that are wrong, such as 0.1")
+        if not smooths and self.label_smoothing:
+            raise ValueError(f"label_smoothing has no effect on loss {self.loss}; set loss to conservative or robust")
+        return self
 
 
 class TrainConfig(Section):
-    """Training on Ray Train with DeepSpeed ZeRO and TRL; `trl` and `deepspeed` pass the libraries' own keys through."""
+    """Training on Ray Train with DeepSpeed ZeRO and TRL; `trl` and `deepspeed` pass the libraries' own keys through.
+
+    `method` qlora holds the parent in four bits (bitsandbytes). `offload` moves what ZeRO shards to the memory of the
+    host, or to `nvme_path`. `gradient_checkpointing` null is on with GPUs alone. `too_long` says what becomes of an
+    example above `max_length` tokens: it is left out, or its prompt is cut in the middle (the reply never is), or the run
+    refuses to start. `eval_steps` null evaluates the held-out split once, at the end. `peak_tflops` is what one GPU can
+    do, for the utilisation; null looks it up by name. `mlflow_uri` also writes the curves to an MLflow server.
+    """
 
     base: str = "smollm2-135m-instruct"
-    method: Literal["lora", "full"] = "lora"
+    method: Literal["lora", "qlora", "full"] = "lora"
     lora: LoraConfig = LoraConfig()
     num_workers: int = Field(2, ge=1)
     use_gpu: bool = False
     cpus_per_worker: int = Field(1, ge=1)
     zero_stage: Literal[0, 1, 2, 3] = 2
+    offload: Literal["none", "cpu", "nvme"] = "none"
+    nvme_path: Path | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    gradient_checkpointing: bool | None = None
     max_length: int = Field(512, ge=16)
+    too_long: Literal["drop", "truncate", "refuse"] = "drop"
     max_eval_examples: int = Field(256, ge=0)
+    eval_steps: int | None = Field(None, ge=1)
     seed: int = Field(17, ge=0)
     logging_steps: int = Field(1, ge=1)
     checkpoint_steps: int = Field(50, ge=1)
     checkpoints_kept: int = Field(2, ge=1)
     max_failures: int = Field(2, ge=0)
+    peak_tflops: float | None = Field(None, gt=0)
+    tensorboard: bool = True
+    mlflow_uri: str | None = None
     sft: SftStageConfig = SftStageConfig()
     dpo1: DpoStageConfig = DpoStageConfig()
+    dpo2: DpoStageConfig = DpoStageConfig(pairs="human", learning_rate=2e-5)
     trl: dict[str, Any] = {}
     deepspeed: dict[str, Any] = {}
 
-    def stage(self, stage: Stage) -> StageConfig:
+    def stage(self, stage: Stage) -> SftStageConfig | DpoStageConfig:
         """The section of one stage."""
-        return self.sft if stage == "sft" else self.dpo1
+        return {"sft": self.sft, "dpo1": self.dpo1, "dpo2": self.dpo2}[stage]
+
+    @model_validator(mode="after")
+    def _hardware_fits(self) -> Self:
+        if self.offload != "none" and self.zero_stage == 0:
+            raise ValueError(f"offload {self.offload} moves what ZeRO shards, and zero_stage 0 shards nothing; set zero_stage 1 to 3")
+        if self.offload == "nvme" and self.zero_stage != 3:
+            raise ValueError(f"offload nvme needs zero_stage 3, not {self.zero_stage}")
+        if (self.offload == "nvme") != (self.nvme_path is not None):
+            raise ValueError("offload nvme and nvme_path, a folder on every node's NVMe disk, need each other")
+        if self.offload != "none" and not self.use_gpu:
+            raise ValueError(f"offload {self.offload} frees the memory of GPUs; without use_gpu there is none to free")
+        return self
 
 
 class EngineConfig(Section):
@@ -258,7 +308,7 @@ class GenerateConfig(Section):
 class EvaluateConfig(Section):
     """The comparison of human replies and models, paired by post, and the report that shows it."""
 
-    name: str = Field("default", pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    name: str = Field("default", pattern=ARTIFACT_NAME)
     num_bootstrap: int = Field(2000, ge=100)
     confidence: float = Field(0.95, gt=0.5, lt=1)
     seed: int = Field(17, ge=0)

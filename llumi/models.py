@@ -34,7 +34,7 @@ def model_name(role: Role, stage: Stage) -> str:
 
 def newest_model(storage: Storage, role: Role) -> str:
     """The furthest stage of `role` that stands in the store, or "base"."""
-    for stage in ("dpo1", "sft"):
+    for stage in ("dpo2", "dpo1", "sft"):
         if storage.find(f"models/{role}-{stage}"):
             return f"{role}-{stage}"
     return "base"
