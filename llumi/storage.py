@@ -28,7 +28,7 @@ from llumi.config import StorageConfig
 from llumi.errors import ArtifactError, StoreError
 
 Given = TypeVar("Given")
-Kind = Literal["pairs", "models", "generations", "evaluations"]
+Kind = Literal["pairs", "references", "models", "generations", "evaluations"]
 MANIFEST = "manifest.json"
 COPY_CHUNK_BYTES = 8 * 2**20
 ATTEMPTS = 4

@@ -4,13 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from llumi.config import Config, DpoStageConfig, Stage
 from llumi.models import model_name
 from llumi.prompts import Role
 from llumi.storage import Input, Storage
-from llumi.train.columns import Counts, Objective
+from llumi.train.columns import Counts, Examples, Objective
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,10 @@ class Materials:
 
     parent: Path
     tokenizer: Any
-    train_rows: pa.Table
-    test_rows: pa.Table
-    counts: dict[str, Counts]
+    train: Examples
+    test: Examples
+
+    @property
+    def counts(self) -> dict[str, Counts]:
+        """What became of the examples, by split."""
+        return {"train": self.train.counts, "test": self.test.counts}

@@ -5,7 +5,9 @@ interrupted goes on where it was, and one with other settings never starts from 
 """
 
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,7 +15,16 @@ import pyarrow.fs as pafs
 import ray
 import ray.train
 
-from llumi.storage import Storage, delete_tree, digest
+from llumi.errors import StoreError
+from llumi.storage import COPY_CHUNK_BYTES, Storage, delete_tree, digest
+
+UPLOAD_PATIENCE_SECONDS = 120
+"""How long a store may be away before a checkpoint fails: longer than a restart of it takes."""
+
+HELD_OUT_LOSS = "held_out_loss"
+"""What a checkpoint is reported with where the held-out split was evaluated before it; by it the best are kept."""
+
+_PAUSE_SECONDS = (1, 2, 5, 10)
 
 
 class KeyByKeyS3(pafs.S3FileSystem):  # type: ignore[misc]  # pyarrow is untyped
@@ -51,18 +62,54 @@ def remove_other_runs(storage: Storage, folder: str, keep: str) -> None:
             delete_tree(storage.filesystem, info.path)
 
 
-def hand_over(folder: Path, step: int) -> None:
-    """Report what this rank wrote below `folder` as its part of the checkpoint of `step`.
+@dataclass(frozen=True)
+class Upload:
+    """Copies this rank's part of a checkpoint to the run's folder on storage, in the background while training goes on."""
+
+    filesystem: pafs.FileSystem
+    run: str
+    patience_seconds: float = UPLOAD_PATIENCE_SECONDS
+
+    def __call__(self, checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
+        """Ray Train's `checkpoint_upload_fn`; raises StoreError where the store stays away."""
+        folder = Path(checkpoint.path)
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            target = f"{self.run}/{name}/{file.relative_to(folder).as_posix()}"
+            self._patiently(lambda file=file, target=target: self._copy(file, target), target)
+        return ray.train.Checkpoint(f"{self.run}/{name}", self.filesystem)
+
+    def _patiently(self, copy: Callable[[], None], target: str) -> None:
+        deadline = time.monotonic() + self.patience_seconds
+        for pause in (*_PAUSE_SECONDS, *iter(lambda: _PAUSE_SECONDS[-1], None)):
+            try:
+                return copy()
+            except OSError as error:
+                if time.monotonic() + pause > deadline:
+                    problem = (str(error).splitlines() or [""])[0][:200]
+                    raise StoreError(
+                        f"{target}: cannot be written ({problem}); the last complete checkpoint stays: make "
+                        "room, or bring the store back, and run the same command again"
+                    ) from None
+            time.sleep(pause)
+
+    def _copy(self, file: Path, target: str) -> None:
+        self.filesystem.create_dir(target.rpartition("/")[0])
+        with file.open("rb") as source, self.filesystem.open_output_stream(target) as sink:
+            while chunk := source.read(COPY_CHUNK_BYTES):
+                sink.write(chunk)
+
+
+def hand_over(upload: Upload, folder: Path, step: int, held_out_loss: float | None) -> None:
+    """Report what this rank wrote below `folder` as its part of the checkpoint of `step`, and go on without waiting.
 
     Every rank must call it: the checkpoint counts once all parts have arrived. `folder` is deleted afterwards.
     """
-    # DeepSpeed's files hold the weights already; these copies of them are for people.
-    for weights in folder.glob("*.safetensors"):
-        weights.unlink()
     ray.train.report(
-        {"step": step},
+        {"step": step} | ({HELD_OUT_LOSS: held_out_loss} if held_out_loss is not None else {}),
         checkpoint=ray.train.Checkpoint.from_directory(str(folder)),
         checkpoint_dir_name=f"step-{step:08d}",
+        checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+        checkpoint_upload_fn=upload,
         delete_local_checkpoint_after_upload=True,
     )
 

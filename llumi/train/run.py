@@ -1,6 +1,6 @@
 """One stage of one role, from published pairs and a parent model to a published model, on Ray Train.
 
-`models/base` -> sft -> dpo1: each stage starts from the one before, and DPO refers to it.
+`models/base` -> sft -> dpo1 -> dpo2: each stage starts from the one before, and DPO refers to it.
 """
 
 import json
@@ -26,22 +26,24 @@ from ray.train import (
 from ray.train.torch import TorchTrainer
 
 from llumi.config import Config, Stage, TrainConfig
-from llumi.errors import ArtifactError, ConfigError, LlumiError, ModelError, PairsError, TrainError
-from llumi.models import ensure_base, model_name
+from llumi.errors import ConfigError, LlumiError, ModelError, PairsError, TrainError
 from llumi.progress import Progress, silent
 from llumi.prompts import Role
 from llumi.storage import Manifest, Storage, delete_tree, fingerprint
 from llumi.train.assignment import Assignment
 from llumi.train.board import Board
-from llumi.train.checkpoint import checkpoint_filesystem, remove_other_runs, run_name
-from llumi.train.settings import check_passthrough
+from llumi.train.checkpoint import HELD_OUT_LOSS, checkpoint_filesystem, remove_other_runs, run_name
+from llumi.train.lineage import find_pairs, find_parent
+from llumi.train.settings import check_method, check_passthrough, global_batch
 from llumi.train.worker import run_rank
 
 POLL_SECONDS = 0.5
 WITHOUT_EFFECT = {
-    "base", "sft", "dpo1", "cpus_per_worker", "logging_steps", "checkpoint_steps", "checkpoints_kept", "max_failures"
+    "base", "sft", "dpo1", "dpo2", "num_workers", "cpus_per_worker", "logging_steps", "checkpoint_steps", "checkpoints_kept",
+    "max_failures", "peak_tflops", "tensorboard", "mlflow_uri",
 }  # fmt: skip
-"""Fields of `train` that do not determine a stage's model: the parent stands for the base, its own section is added."""
+"""Fields of `train` that do not determine a stage's model: the parent stands for the base, its own section is added, and
+the number of ranks counts as far as it makes the global batch."""
 
 
 def train(config: Config, role: Role, stage: Stage, progress: Progress = silent) -> Manifest:
@@ -73,25 +75,30 @@ def train(config: Config, role: Role, stage: Stage, progress: Progress = silent)
 
 def train_fingerprint(config: Config, storage: Storage, role: Role, stage: Stage) -> str:
     """What determines the model of this stage: its own settings, its parent and its pairs."""
-    inputs = [_parent(config, storage, role, stage).as_input(), _pairs(config, storage).as_input()]
+    inputs = [find_parent(config, storage, role, stage).as_input(), find_pairs(config, storage, stage).as_input()]
     settings = config.train.model_dump(mode="json", exclude=WITHOUT_EFFECT)
-    section = config.train.stage(stage).model_dump(mode="json")
+    section = config.train.stage(stage).model_dump(
+        mode="json", exclude={"batch_size_per_worker", "gradient_accumulation_steps", "pairs"}
+    )
+    section["global_batch"] = global_batch(config.train, stage)
     return fingerprint(f"train {role} {stage}", settings | {"stage": section}, inputs)
 
 
 def _assign(config: Config, storage: Storage, role: Role, stage: Stage) -> Assignment:
     """Check all that can be checked without a worker."""
+    check_method(config.train)
     check_passthrough(config.train)
-    pairs = _pairs(config, storage)
+    pairs = find_pairs(config, storage, stage)
     folder = f"{role}-{'sft' if stage == 'sft' else 'dpo'}"
     train_files = _files_with_rows(storage, pairs, f"{folder}/train")
     if not train_files:
-        raise PairsError(
-            f"{pairs.reference}: {folder}/train holds no pairs; widen the corpus, or lower pairs.{config.pairs.preset}.min_gap"
-            if stage != "sft"
-            else f"{pairs.reference}: {folder}/train holds no examples; widen the corpus, or lower pairs.sft_min_score"
-        )
-    parent = _parent(config, storage, role, stage)
+        advice = {
+            "sft": "no examples; widen the corpus, or lower pairs.sft_min_score",
+            "dpo1": f"no pairs; widen the corpus, or lower pairs.{config.pairs.preset}.min_gap",
+            "dpo2": f"no pairs; bring in some for {role} with `llumi pairs add`",
+        }
+        raise PairsError(f"{pairs.reference}: {folder}/train holds {advice[stage]}")
+    parent = find_parent(config, storage, role, stage)
     _check_context(storage, parent, config.train.max_length)
     _check_resources(config)
     return Assignment(
@@ -107,24 +114,6 @@ def _assign(config: Config, storage: Storage, role: Role, stage: Stage) -> Assig
         inputs=(parent.as_input(), pairs.as_input()),
         started_at=time.time(),
     )
-
-
-def _parent(config: Config, storage: Storage, role: Role, stage: Stage) -> Manifest:
-    if stage == "sft":
-        return ensure_base(config, storage)
-    parent = storage.find(f"models/{model_name(role, 'sft')}")
-    if parent is None:
-        raise ModelError(
-            f"models/{role}-sft: not trained yet, and {role} {stage} starts from it; run `llumi train {role} sft` first"
-        )
-    return parent
-
-
-def _pairs(config: Config, storage: Storage) -> Manifest:
-    pairs = storage.find(f"pairs/{config.pairs.name}")
-    if pairs is None:
-        raise ArtifactError(f"{storage.uri}/pairs/{config.pairs.name}: not built yet; run `llumi pairs build` first")
-    return pairs
 
 
 def _files_with_rows(storage: Storage, pairs: Manifest, folder: str) -> tuple[str, ...]:
@@ -176,11 +165,17 @@ def _trainer(work: Assignment, board: Any, folder: str) -> TorchTrainer:
             name=run_name(work.fingerprint),
             storage_path=folder,
             storage_filesystem=checkpoint_filesystem(work.storage),
-            checkpoint_config=CheckpointConfig(num_to_keep=train.checkpoints_kept),
+            checkpoint_config=_kept(train),
             failure_config=FailureConfig(max_failures=train.max_failures),
             callbacks=[_NoRetryOfOurErrors()],
         ),
     )
+
+
+def _kept(train: TrainConfig) -> CheckpointConfig:
+    """The last so many checkpoints, or where the held-out split is evaluated in between, the best so many and the last."""
+    best = {"checkpoint_score_attribute": HELD_OUT_LOSS, "checkpoint_score_order": "min"} if train.eval_steps else {}
+    return CheckpointConfig(num_to_keep=train.checkpoints_kept, **best)
 
 
 class _NoRetryOfOurErrors(UserCallback):  # type: ignore[misc]  # ray is untyped

@@ -6,6 +6,7 @@ that one of our fields sets is refused, so that a setting has one place.
 
 import dataclasses
 import difflib
+import importlib.util
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -14,17 +15,23 @@ from llumi.config import DpoStageConfig, Stage, TrainConfig
 from llumi.errors import ConfigError
 
 OWN_TRL_KEYS = {
-    "beta": "train.dpo1.beta",
+    "beta": "train.<stage>.beta",
     "bf16": "train.precision",
     "deepspeed": "train.deepspeed",
     "fp16": "train.precision",
+    "eval_steps": "train.eval_steps",
     "gradient_accumulation_steps": "train.<stage>.gradient_accumulation_steps",
+    "gradient_checkpointing": "train.gradient_checkpointing",
+    "label_smoothing": "train.<stage>.label_smoothing",
     "learning_rate": "train.<stage>.learning_rate",
     "logging_steps": "train.logging_steps",
+    "loss_type": "train.<stage>.loss",
+    "loss_weights": "train.<stage>.loss",
     "max_length": "train.max_length",
     "max_steps": "train.<stage>.max_steps",
     "num_train_epochs": "train.<stage>.epochs",
     "output_dir": "storage.uri",
+    "packing": "train.sft.packing",
     "per_device_train_batch_size": "train.<stage>.batch_size_per_worker",
     "save_steps": "train.checkpoint_steps",
     "seed": "train.seed",
@@ -35,13 +42,17 @@ OWN_TRL_KEYS = {
 REFUSED_TRL_KEYS = {
     "assistant_only_loss": "the loss covers the completion",
     "dataset_kwargs": "examples arrive as tokens",
-    "eval_strategy": "the held-out split is evaluated once, at the end",
-    "packing": "examples arrive as tokens, one to a row",
-    "precompute_ref_log_probs": "it would write the tokens of the pairs to a cache on disk",
+    "eval_strategy": "the held-out split is evaluated every train.eval_steps, and at the end",
+    "group_by_length": "train.<stage>.length_buckets puts pairs of like length together",
+    "ld_alpha": "the reference's log-probabilities are kept whole",
+    "padding_free": "examples of several lengths are padded, or packed by train.sft.packing",
+    "precompute_ref_log_probs": "the reference's log-probabilities are an artifact of their own",
     "push_to_hub": "nothing leaves the network",
     "report_to": "nothing leaves the network",
     "resume_from_checkpoint": "a run resumes by itself",
     "save_strategy": "checkpoints come every train.checkpoint_steps",
+    "sync_ref_model": "the reference's log-probabilities are computed once",
+    "train_sampling_strategy": "the order of examples is the run's own",
 }
 """TRL's fields that would break a promise of ours, and which."""
 
@@ -70,9 +81,66 @@ def deepspeed_config(train: TrainConfig) -> dict[str, Any]:
         "gradient_clipping": "auto",
         "bf16": {"enabled": precision(train) == "bf16"},
         # Without the gathering, a ZeRO-3 run could not publish its model.
-        "zero_optimization": {"stage": train.zero_stage, "stage3_gather_16bit_weights_on_model_save": True},
+        "zero_optimization": {
+            "stage": train.zero_stage,
+            "stage3_gather_16bit_weights_on_model_save": True,
+            **_offload(train),
+        },
     }
     return _merged(own, train.deepspeed)
+
+
+def _offload(train: TrainConfig) -> dict[str, Any]:
+    """Where ZeRO keeps what it shards; weights are sharded by stage 3 alone."""
+    if train.offload == "none":
+        return {}
+    place = {"device": train.offload} | ({"nvme_path": str(train.nvme_path)} if train.nvme_path else {"pin_memory": True})
+    return {"offload_optimizer": place} | ({"offload_param": place} if train.zero_stage == 3 else {})
+
+
+def global_batch(train: TrainConfig, stage: Stage) -> int:
+    """Examples that one step learns from, over all ranks."""
+    section = train.stage(stage)
+    return section.batch_size_per_worker * section.gradient_accumulation_steps * train.num_workers
+
+
+def loss_arguments(section: DpoStageConfig) -> dict[str, Any]:
+    """TRL's fields for `loss`; what `margin` adds is in the reference's log-probabilities.
+
+    TRL has no cDPO (E. Mitchell, A note on DPO with noisy preferences, 2023), but its two terms: with L the sigmoid loss of
+    a pair, R the robust one and e the smoothing, (1 - e) L(x) + e L(-x) = 2 (1 - e) L - (1 - 2 e) R.
+    """
+    smoothing = section.label_smoothing
+    match section.loss:
+        case "conservative":
+            weights = [2 * (1 - smoothing), -(1 - 2 * smoothing)]
+            return {"loss_type": ["sigmoid", "robust"], "loss_weights": weights, "label_smoothing": smoothing}
+        case "robust":
+            return {"loss_type": ["robust"], "label_smoothing": smoothing}
+        case "ipo":
+            return {"loss_type": ["ipo"]}
+        case "sigmoid" | "margin":
+            return {"loss_type": ["sigmoid"]}
+
+
+def quantization(train: TrainConfig) -> Any:
+    """How `qlora` holds the parent (arXiv 2305.14314): four-bit NormalFloat, its constants quantized too; else None.
+
+    What is stored must have the type of the weights beside it, or ZeRO-3 could not shard it.
+    """
+    if train.method != "qlora":
+        return None
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision(train)]
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=dtype,
+    )
 
 
 def trainer_arguments(train: TrainConfig, stage: Stage, folder: Path) -> Any:
@@ -96,7 +164,9 @@ def trainer_arguments(train: TrainConfig, stage: Stage, folder: Path) -> Any:
         "per_device_eval_batch_size": section.batch_size_per_worker,
         "gradient_accumulation_steps": section.gradient_accumulation_steps,
         # It saves memory and costs speed, which on a CPU is the scarcer of the two.
-        "gradient_checkpointing": train.use_gpu,
+        "gradient_checkpointing": train.use_gpu if train.gradient_checkpointing is None else train.gradient_checkpointing,
+        "eval_strategy": "steps" if train.eval_steps else "no",
+        "eval_steps": train.eval_steps,
         "max_length": train.max_length,
         "seed": train.seed,
         "bf16": precision(train) == "bf16",
@@ -105,6 +175,7 @@ def trainer_arguments(train: TrainConfig, stage: Stage, folder: Path) -> Any:
         "deepspeed": deepspeed_config(train),
         "logging_steps": train.logging_steps,
         "logging_first_step": True,
+        "logging_nan_inf_filter": False,  # a loss that is no number ends the run
         "save_steps": train.checkpoint_steps,
         "include_num_input_tokens_seen": "non_padding",
         "disable_tqdm": True,
@@ -112,13 +183,20 @@ def trainer_arguments(train: TrainConfig, stage: Stage, folder: Path) -> Any:
         "model_init_kwargs": {"dtype": dtype},
     }
     if isinstance(section, DpoStageConfig):
-        own["beta"] = section.beta
+        # With LoRA, TRL needs no reference model anyway, and would hash all weights for a cache that is not used here.
+        own |= {"beta": section.beta, "precompute_ref_log_probs": train.method == "full", **loss_arguments(section)}
     else:
-        own["dataset_kwargs"] = {"skip_prepare_dataset": True}
+        own |= {"dataset_kwargs": {"skip_prepare_dataset": True}, "packing": section.packing}
     try:
         return kind(**_merged(own, passed))
     except (ValueError, TypeError, ImportError) as error:
         raise ConfigError(f"train.trl: {kind.__name__} refuses it ({_first_line(error)})") from None
+
+
+def check_method(train: TrainConfig) -> None:
+    """Raise ConfigError where `train.method` needs a library that is not installed."""
+    if train.method == "qlora" and importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError("train.method: qlora needs bitsandbytes on every node; run `pip install bitsandbytes`, or set lora")
 
 
 def check_passthrough(train: TrainConfig) -> None:

@@ -6,6 +6,7 @@ Imported by the worker only: it takes seconds to load.
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +15,116 @@ import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, Trainer, TrainerCallback
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-from trl import DPOTrainer, SFTTrainer
+from trl import DPOTrainer, SFTTrainer, pack_dataset
 
+from llumi.config import DpoStageConfig, SftStageConfig
+from llumi.errors import TrainError
 from llumi.train.assignment import Assignment, Materials
-from llumi.train.checkpoint import hand_over
-from llumi.train.settings import precision, trainer_arguments
+from llumi.train.checkpoint import Upload, checkpoint_filesystem, hand_over, run_name
+from llumi.train.columns import Examples
+from llumi.train.order import EpochOrder
+from llumi.train.settings import global_batch, precision, quantization, trainer_arguments
 
 TRAINING_LOG = "training_log.json"
+_NAMED_AT_MOST = 8
 
 
-class _TokenDPOTrainer(DPOTrainer):  # type: ignore[misc]  # trl is untyped
-    """DPO on columns that are tokens already; TRL would insist on making them from text."""
+class _Ours(Trainer):  # type: ignore[misc]  # transformers is untyped
+    """What both of TRL's trainers do differently here: the order of examples, a watch over the loss, lean checkpoints.
+
+    `examples` and `work` are set before the first step.
+    """
+
+    work: Assignment
+    examples: Examples
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
+        section = self.work.config.train.stage(self.work.stage)
+        by_length = isinstance(section, DpoStageConfig) and section.length_buckets
+        return EpochOrder(
+            len(self.train_dataset),
+            global_batch(self.work.config.train, self.work.stage),
+            self.work.config.train.seed,
+            epoch=lambda: int(self.state.epoch or 0),
+            lengths=self.examples.lengths if by_length else None,
+        )
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        if "row" not in self._signature_columns:
+            self._signature_columns.append("row")
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Keep the numbers of the batch's examples from the model, which does not know them."""
+        prepared = super()._prepare_inputs(inputs)
+        self._rows = prepared.pop("row")
+        return dict(prepared)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """One forward and backward pass; raises TrainError where its loss is no number, before the weights take it in."""
+        loss: torch.Tensor = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            raise TrainError(self._not_a_number(float(loss)))
+        return loss
+
+    def _not_a_number(self, loss: float) -> str:
+        ids = [self.examples.ids[row] for row in sorted(set(self._rows.flatten().tolist()))]
+        named = ", ".join(ids[:_NAMED_AT_MOST]) + (
+            f" and {len(ids) - _NAMED_AT_MOST} more" if len(ids) > _NAMED_AT_MOST else ""
+        )
+        return (
+            f"{self.work.name}: the loss is {loss} at step {self.state.global_step + 1}, on the examples {named}; the last "
+            f"checkpoint stays; lower train.{self.work.stage}.learning_rate, or look at these examples in {self.work.pairs}"
+        )
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Only the folder of a checkpoint: DeepSpeed's files hold the weights, a gathered copy would cost time and room."""
+        Path(output_dir or self.args.output_dir).mkdir(parents=True, exist_ok=True)
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """TRL would put one of its own into every checkpoint."""
+
+
+class _TokenSFTTrainer(_Ours, SFTTrainer):  # type: ignore[misc]  # trl is untyped
+    """SFT on columns that are tokens already."""
+
+
+class _TokenDPOTrainer(_Ours, DPOTrainer):  # type: ignore[misc]  # trl is untyped
+    """DPO on columns that are tokens already, with the reference's log-probabilities among them.
+
+    TRL would insist on making tokens from text, and on a cache of its own for the log-probabilities, which fails where
+    rows are in memory and ranks are several.
+    """
 
     def _prepare_dataset(self, dataset: datasets.Dataset, *_: Any) -> datasets.Dataset:
         return dataset
+
+    def _precompute_ref_logps(self, dataset: datasets.Dataset, *_: Any) -> datasets.Dataset:
+        return dataset
+
+
+@dataclasses.dataclass(frozen=True)
+class _WithRows:
+    """A collator of TRL that also passes on the numbers of its examples."""
+
+    collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        rows = [torch.as_tensor(example["row"]).flatten() for example in examples]
+        return self.collate(examples) | {"row": torch.cat(rows)}
 
 
 class _HandOver(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
     """Hands each saved checkpoint to Ray Train. A rank saves into a folder of its own, so all in it is its part."""
 
+    def __init__(self, work: Assignment) -> None:
+        run = work.storage.path("checkpoints", work.name, run_name(work.fingerprint))
+        self.upload = Upload(checkpoint_filesystem(work.storage), run)
+
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        hand_over(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step)
+        losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        hand_over(self.upload, folder, state.global_step, losses[-1] if losses else None)
 
 
 class _Tell(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
@@ -51,24 +141,37 @@ class _Tell(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
 def build_trainer(work: Assignment, materials: Materials, board: Any, scratch: Path) -> Trainer:
     """TRL's trainer for the stage of `work`, which starts from the parent's weights.
 
-    With LoRA, DPO's reference is the same model with its adapters switched off; in full fine-tuning TRL loads the
-    parent a second time.
+    One for DPO lacks the reference's log-probabilities yet: `llumi.train.reference` gives them to it.
     """
     train = work.config.train
-    test_rows = materials.test_rows
-    kind = _TokenDPOTrainer if work.objective == "dpo" else SFTTrainer
+    kind = _TokenDPOTrainer if work.objective == "dpo" else _TokenSFTTrainer
     trainer = kind(
         model=str(materials.parent),
         args=trainer_arguments(train, work.stage, scratch),
-        # With a fingerprint of ours, datasets need not hash the rows to make one.
-        train_dataset=datasets.Dataset(materials.train_rows, fingerprint=f"{work.fingerprint}-train"),
-        eval_dataset=datasets.Dataset(test_rows, fingerprint=f"{work.fingerprint}-test") if test_rows.num_rows else None,
+        train_dataset=_dataset(work, materials.train, "train"),
+        eval_dataset=_dataset(work, materials.test, "test") if materials.test.ids else None,
         processing_class=materials.tokenizer,
-        callbacks=[_HandOver(), _Tell(board)],
-        peft_config=_lora(work) if train.method == "lora" else None,
+        callbacks=[_HandOver(work), _Tell(board)],
+        peft_config=None if train.method == "full" else _lora(work),
+        quantization_config=quantization(train),
     )
+    trainer.work, trainer.examples = work, materials.train
+    trainer.data_collator = _WithRows(trainer.data_collator)
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _dataset(work: Assignment, examples: Examples, split: str) -> datasets.Dataset:
+    """With a fingerprint of ours, datasets need not hash the rows to make one."""
+    section = work.config.train.stage(work.stage)
+    dataset = datasets.Dataset(examples.rows, fingerprint=f"{work.fingerprint}-{split}")
+    if not (isinstance(section, SftStageConfig) and section.packing):
+        return dataset
+    # Packing joins lists, so the number of an example goes with each of its tokens.
+    numbers = [[row] * len(ids) for row, ids in zip(dataset["row"], dataset["input_ids"], strict=True)]
+    dataset = dataset.remove_columns("row").add_column("row", numbers, new_fingerprint=f"{work.fingerprint}-{split}-numbered")
+    map_kwargs = {"new_fingerprint": f"{work.fingerprint}-{split}-packed", "keep_in_memory": True}
+    return pack_dataset(dataset, work.config.train.max_length, "bfd", map_kwargs)
 
 
 def publish(work: Assignment, materials: Materials, trainer: Trainer, scratch: Path) -> None:
@@ -112,7 +215,7 @@ def _whole_model(work: Assignment, weights: dict[str, torch.Tensor], parent: Pat
     """
     unset_hf_deepspeed_config()  # else ZeRO-3 would partition this model too, and wait for the other ranks
     model = AutoModelForCausalLM.from_pretrained(parent, dtype=torch.float32)
-    if work.config.train.method == "lora":
+    if work.config.train.method != "full":
         adapted = get_peft_model(model, _lora(work))
         set_peft_model_state_dict(adapted, get_peft_model_state_dict(adapted, weights, save_embedding_layers=False))
         model = adapted.merge_and_unload()
@@ -123,7 +226,7 @@ def _whole_model(work: Assignment, weights: dict[str, torch.Tensor], parent: Pat
 
 def _counts(materials: Materials) -> dict[str, dict[str, int]]:
     counts = {split: dataclasses.asdict(count) for split, count in materials.counts.items()}
-    counts["test"]["evaluated"] = materials.test_rows.num_rows
+    counts["test"]["evaluated"] = len(materials.test.ids)
     return counts
 
 

@@ -19,8 +19,9 @@ from llumi.models import check_model_folder
 from llumi.storage import Storage
 from llumi.train.assignment import Assignment, Materials
 from llumi.train.checkpoint import last_checkpoint, run_name
-from llumi.train.columns import encode
+from llumi.train.columns import Counts, encode
 
+_NO_ROOM = ("no space left on device", "pytorchstreamwriter failed writing", "disk quota exceeded")
 _CHATTY = ("DeepSpeed", "accelerate", "datasets", "peft", "torch", "transformers", "trl")
 
 
@@ -43,9 +44,13 @@ def _train(work: Assignment, board: Any, scratch: Path) -> None:
     from llumi.train import trainer as trainers  # seconds, spent once it is known that there is something to train on
 
     trainer = trainers.build_trainer(work, materials, board, scratch)
+    if work.objective == "dpo":
+        from llumi.train.reference import give_reference
+
+        give_reference(work, materials, trainer)
     with last_checkpoint() as checkpoint:
         trainer.train(resume_from_checkpoint=checkpoint)
-    if materials.test_rows.num_rows:
+    if materials.test.ids:
         trainer.evaluate()
     trainers.publish(work, materials, trainer, scratch)
 
@@ -58,20 +63,26 @@ def _make_ready(work: Assignment) -> Materials:
     pairs = fetch_once_per_node(work.storage, work.pairs)
     tokenizer = AutoTokenizer.from_pretrained(parent)
     train = work.config.train
-    train_rows, train_counts = encode([pairs / file for file in work.train_files], work.objective, tokenizer, train.max_length)
-    test_rows, test_counts = encode([pairs / file for file in work.test_files], work.objective, tokenizer, train.max_length)
-    if train_counts.kept == 0:
+    splits = [
+        encode([pairs / file for file in files], work.objective, tokenizer, train.max_length, train.too_long)
+        for files in (work.train_files, work.test_files)
+    ]
+    _check_lengths(work, splits[0].counts)
+    return Materials(parent=parent, tokenizer=tokenizer, train=splits[0], test=splits[1].first(train.max_eval_examples))
+
+
+def _check_lengths(work: Assignment, counts: Counts) -> None:
+    train, folder = work.config.train, f"{work.role}-{work.objective}/train"
+    if counts.kept == 0:
         raise PairsError(
-            f"{work.pairs}: all {train_counts.examples} examples of {work.role}-{work.objective}/train are longer than "
-            f"{train.max_length} tokens; raise train.max_length"
+            f"{work.pairs}: all {counts.examples} examples of {folder} are longer than {train.max_length} tokens; raise "
+            "train.max_length"
         )
-    return Materials(
-        parent=parent,
-        tokenizer=tokenizer,
-        train_rows=train_rows,
-        test_rows=test_rows.slice(0, train.max_eval_examples),
-        counts={"train": train_counts, "test": test_counts},
-    )
+    if counts.too_long and train.too_long == "refuse":
+        raise PairsError(
+            f"{work.pairs}: {counts.too_long} of {counts.examples} examples of {folder} are above {train.max_length} tokens, "
+            "and train.too_long is refuse; raise train.max_length, or set train.too_long to drop or truncate"
+        )
 
 
 def fetch_once_per_node(storage: Storage, reference: str) -> Path:
@@ -130,6 +141,12 @@ def _one_line_errors(work: Assignment) -> Iterator[None]:
         raise
     except Exception as error:
         text = str(error).lower()
+        if any(sign in text for sign in _NO_ROOM):
+            raise TrainError(
+                f"{work.name}: rank {os.environ.get('RANK', '?')} has no room left below {tempfile.gettempdir()}, where a checkpoint "
+                "is written before it goes to the store; make room (or set TMPDIR) and run the same command again: it goes on "
+                "from the last complete checkpoint"
+            ) from None
         if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
             raise TrainError(
                 f"{work.name}: rank {os.environ.get('RANK', '?')} ran out of memory; lower "
