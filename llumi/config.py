@@ -266,7 +266,13 @@ class TrainConfig(Section):
 
     def stage(self, stage: Stage) -> SftStageConfig | DpoStageConfig:
         """The section of one stage."""
-        return {"sft": self.sft, "dpo1": self.dpo1, "dpo2": self.dpo2}[stage]
+        match stage:
+            case "sft":
+                return self.sft
+            case "dpo1":
+                return self.dpo1
+            case "dpo2":
+                return self.dpo2
 
     @model_validator(mode="after")
     def _hardware_fits(self) -> Self:

@@ -8,6 +8,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -75,7 +76,7 @@ class Upload:
         folder = Path(checkpoint.path)
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             target = f"{self.run}/{name}/{file.relative_to(folder).as_posix()}"
-            self._patiently(lambda file=file, target=target: self._copy(file, target), target)
+            self._patiently(partial(self._copy, file, target), target)
         return ray.train.Checkpoint(f"{self.run}/{name}", self.filesystem)
 
     def _patiently(self, copy: Callable[[], None], target: str) -> None:

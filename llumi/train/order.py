@@ -37,7 +37,7 @@ def epoch_order(num_examples: int, batch: int, seed: int, epoch: int, lengths: S
     return np.concatenate([whole.ravel(), rest])
 
 
-class EpochOrder(Sampler[int]):
+class EpochOrder(Sampler[int]):  # type: ignore[misc]  # torch is skipped
     """`epoch_order` as the loader asks for it; `epoch` tells at the start of each pass which one it is.
 
     It is asked, not set: a loader that skips what was learned before a restart hides its sampler from `set_epoch`.

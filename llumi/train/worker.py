@@ -143,8 +143,8 @@ def _one_line_errors(work: Assignment) -> Iterator[None]:
         text = str(error).lower()
         if any(sign in text for sign in _NO_ROOM):
             raise TrainError(
-                f"{work.name}: rank {os.environ.get('RANK', '?')} has no room left below {tempfile.gettempdir()}, where a checkpoint "
-                "is written before it goes to the store; make room (or set TMPDIR) and run the same command again: it goes on "
+                f"{work.name}: rank {os.environ.get('RANK', '?')} has no room in {tempfile.gettempdir()}, where checkpoints "
+                "are written before they go to the store; make room (or set TMPDIR) and run the same command again: it goes on "
                 "from the last complete checkpoint"
             ) from None
         if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:

@@ -7,7 +7,7 @@ import pytest
 
 from llumi.errors import ModelError
 from llumi.records import DPO_SCHEMA, SFT_SCHEMA
-from llumi.train.columns import IGNORED, Counts, encode
+from llumi.train.columns import IGNORED, MIN_PROMPT_TOKENS, Counts, encode
 from tests.train.conftest import COLD, POSTS, WARM, dpo_rows, sft_rows
 
 
@@ -27,9 +27,11 @@ def written(folder: Path, rows: list[dict], schema: pa.Schema) -> list[Path]:
 
 
 def test_sft_labels_cover_the_completion_and_its_end_alone(tokenizer: Any, tmp_path: Path) -> None:
-    table, counts = encode(written(tmp_path, sft_rows(3), SFT_SCHEMA), "sft", tokenizer, 1024)
-    assert counts == Counts(examples=3, too_long=0, kept=3)
-    for i, row in enumerate(table.to_pylist()):
+    examples = encode(written(tmp_path, sft_rows(3), SFT_SCHEMA), "sft", tokenizer, 1024)
+    assert examples.counts == Counts(examples=3, too_long=0, kept=3)
+    assert examples.ids == ["e0", "e1", "e2"]
+    for i, row in enumerate(examples.rows.to_pylist()):
+        assert row["row"] == i
         learned = [token for token in row["labels"] if token != IGNORED]
         assert tokenizer.decode(learned) == f"{WARM[i % 2]} ({i})<|end|>"
         masked = row["input_ids"][: row["labels"].count(IGNORED)]
@@ -38,9 +40,12 @@ def test_sft_labels_cover_the_completion_and_its_end_alone(tokenizer: Any, tmp_p
 
 
 def test_dpo_columns_share_the_prompt_and_end_their_replies(tokenizer: Any, tmp_path: Path) -> None:
-    table, counts = encode(written(tmp_path, dpo_rows(2), DPO_SCHEMA), "dpo", tokenizer, 1024)
-    assert counts.kept == 2
-    for i, row in enumerate(table.to_pylist()):
+    rows = dpo_rows(2)
+    rows[1]["weight"] = 0.25
+    examples = encode(written(tmp_path, rows, DPO_SCHEMA), "dpo", tokenizer, 1024)
+    assert examples.counts.kept == 2
+    assert examples.rows["weight"].to_pylist() == [1.0, 0.25]
+    for i, row in enumerate(examples.rows.to_pylist()):
         assert tokenizer.decode(row["prompt_ids"]).endswith("<|end|><|assistant|>")
         assert tokenizer.decode(row["chosen_ids"]) == f"{WARM[i]} ({i})<|end|>"
         assert tokenizer.decode(row["rejected_ids"]) == f"{COLD[i]}<|end|>"
@@ -50,17 +55,50 @@ def test_dpo_columns_share_the_prompt_and_end_their_replies(tokenizer: Any, tmp_
 def test_an_example_at_the_limit_stays_and_one_above_it_is_counted_out(tokenizer: Any, tmp_path: Path, objective: Any) -> None:
     rows, schema = (sft_rows(4), SFT_SCHEMA) if objective == "sft" else (dpo_rows(4), DPO_SCHEMA)
     files = written(tmp_path, rows, schema)
-    table, _ = encode(files, objective, tokenizer, 1024)
+    examples = encode(files, objective, tokenizer, 1024)
     lengths = sorted(
         len(row["input_ids"])
         if objective == "sft"
         else len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
-        for row in table.to_pylist()
+        for row in examples.rows.to_pylist()
     )
+    assert sorted(examples.lengths) == lengths
     assert lengths[-2] < lengths[-1]
-    assert encode(files, objective, tokenizer, lengths[-1])[1] == Counts(4, 0, 4)
-    assert encode(files, objective, tokenizer, lengths[-1] - 1)[1] == Counts(4, 1, 3)
-    assert encode(files, objective, tokenizer, 16)[1] == Counts(4, 4, 0)
+    assert encode(files, objective, tokenizer, lengths[-1]).counts == Counts(4, 0, 4)
+    assert encode(files, objective, tokenizer, lengths[-1] - 1).counts == Counts(4, 1, 3)
+    assert encode(files, objective, tokenizer, 16).counts == Counts(4, 4, 0)
+
+
+@pytest.mark.parametrize("objective", ["sft", "dpo"])
+def test_a_cut_takes_the_middle_of_the_prompt_and_nothing_of_a_reply(tokenizer: Any, tmp_path: Path, objective: Any) -> None:
+    rows, schema = (sft_rows(4), SFT_SCHEMA) if objective == "sft" else (dpo_rows(4), DPO_SCHEMA)
+    files = written(tmp_path, rows, schema)
+    whole = encode(files, objective, tokenizer, 1024)
+    limit = sorted(whole.lengths)[0] - 5
+    cut = encode(files, objective, tokenizer, limit, "truncate")
+    assert cut.counts == Counts(4, 0, 4, truncated=4)
+    assert cut.lengths == [limit] * 4
+    for before, after in zip(whole.rows.to_pylist(), cut.rows.to_pylist(), strict=True):
+        if objective == "sft":
+            num = before["labels"].count(IGNORED)
+            prompt, kept = before["input_ids"][:num], after["input_ids"][: after["labels"].count(IGNORED)]
+            assert [token for token in before["labels"] if token != IGNORED] == [t for t in after["labels"] if t != IGNORED]
+        else:
+            prompt, kept = before["prompt_ids"], after["prompt_ids"]
+            assert (before["chosen_ids"], before["rejected_ids"]) == (after["chosen_ids"], after["rejected_ids"])
+        tail = len(kept) // 2
+        assert kept == prompt[: len(kept) - tail] + prompt[-tail:]
+
+
+def test_a_reply_that_leaves_no_room_for_its_prompt_is_counted_out(tokenizer: Any, tmp_path: Path) -> None:
+    files = written(tmp_path, sft_rows(4), SFT_SCHEMA)
+    whole = encode(files, "sft", tokenizer, 1024)
+    longest_reply = max(len(labels) - labels.count(IGNORED) for labels in whole.rows["labels"].to_pylist())
+    short = encode(files, "sft", tokenizer, longest_reply + MIN_PROMPT_TOKENS - 1, "truncate")
+    assert short.counts.too_long > 0
+    assert short.counts.too_long + short.counts.kept == 4
+    # Whoever refuses long examples gets them counted, as if they were dropped.
+    assert encode(files, "sft", tokenizer, 16, "refuse").counts == Counts(4, 4, 0)
 
 
 def test_a_template_that_renders_a_bare_prompt_differently_still_gives_the_whole_reply(tokenizer: Any, tmp_path: Path) -> None:
@@ -68,8 +106,7 @@ def test_a_template_that_renders_a_bare_prompt_differently_still_gives_the_whole
 
     other = copy.deepcopy(tokenizer)
     other.chat_template = tokenizer.chat_template.replace("<|assistant|>{% endif %}", "<|assistant|><|pad|>{% endif %}")
-    table, _ = encode(written(tmp_path, sft_rows(1), SFT_SCHEMA), "sft", other, 1024)
-    (row,) = table.to_pylist()
+    (row,) = encode(written(tmp_path, sft_rows(1), SFT_SCHEMA), "sft", other, 1024).rows.to_pylist()
     assert other.decode([token for token in row["labels"] if token != IGNORED]) == f"{WARM[0]} (0)<|end|>"
 
 
