@@ -116,11 +116,11 @@ def hand_over(upload: Upload, folder: Path, step: int, held_out_loss: float | No
 
 
 @contextlib.contextmanager
-def last_checkpoint() -> Iterator[str | None]:
+def last_checkpoint() -> Iterator[Path | None]:
     """The newest complete checkpoint of this run as a local folder, or None where there is none yet."""
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         yield None
         return
     with checkpoint.as_directory() as folder:
-        yield folder
+        yield Path(folder)

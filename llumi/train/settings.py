@@ -143,8 +143,9 @@ def quantization(train: TrainConfig) -> Any:
     )
 
 
-def trainer_arguments(train: TrainConfig, stage: Stage, folder: Path) -> Any:
-    """TRL's `SFTConfig` or `DPOConfig` of one stage; `folder` is this rank's scratch.
+def trainer_arguments(train: TrainConfig, stage: Stage, folder: Path, is_universal: bool = False) -> Any:
+    """TRL's `SFTConfig` or `DPOConfig` of one stage; `folder` is this rank's scratch, `is_universal` says
+    what kind of checkpoint it will load.
 
     Raises ConfigError where TRL refuses a value that was passed through.
     """
@@ -172,7 +173,7 @@ def trainer_arguments(train: TrainConfig, stage: Stage, folder: Path) -> Any:
         "bf16": precision(train) == "bf16",
         "use_cpu": not train.use_gpu,
         "dataloader_pin_memory": train.use_gpu,
-        "deepspeed": deepspeed_config(train),
+        "deepspeed": deepspeed_config(train) | ({"checkpoint": {"load_universal": True}} if is_universal else {}),
         "logging_steps": train.logging_steps,
         "logging_first_step": True,
         "logging_nan_inf_filter": False,  # a loss that is no number ends the run

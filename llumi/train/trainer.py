@@ -23,6 +23,7 @@ from llumi.train.assignment import Assignment, Materials
 from llumi.train.checkpoint import Upload, checkpoint_filesystem, hand_over, run_name
 from llumi.train.columns import Examples
 from llumi.train.order import EpochOrder
+from llumi.train.resume import Resume
 from llumi.train.settings import global_batch, precision, quantization, trainer_arguments
 
 TRAINING_LOG = "training_log.json"
@@ -138,8 +139,8 @@ class _Tell(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
             self.board.write.remote(state.global_step, state.max_steps)
 
 
-def build_trainer(work: Assignment, materials: Materials, board: Any, scratch: Path) -> Trainer:
-    """TRL's trainer for the stage of `work`, which starts from the parent's weights.
+def build_trainer(work: Assignment, materials: Materials, board: Any, scratch: Path, start: Resume | None = None) -> Trainer:
+    """TRL's trainer for the stage of `work`, which starts from the parent's weights, or is about to load `start`.
 
     One for DPO lacks the reference's log-probabilities yet: `llumi.train.reference` gives them to it.
     """
@@ -147,7 +148,7 @@ def build_trainer(work: Assignment, materials: Materials, board: Any, scratch: P
     kind = _TokenDPOTrainer if work.objective == "dpo" else _TokenSFTTrainer
     trainer = kind(
         model=str(materials.parent),
-        args=trainer_arguments(train, work.stage, scratch),
+        args=trainer_arguments(train, work.stage, scratch, is_universal=start is not None and start.is_universal),
         train_dataset=_dataset(work, materials.train, "train"),
         eval_dataset=_dataset(work, materials.test, "test") if materials.test.ids else None,
         processing_class=materials.tokenizer,

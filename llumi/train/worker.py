@@ -41,15 +41,20 @@ def run_rank(loop: dict[str, Any]) -> None:
 
 def _train(work: Assignment, board: Any, scratch: Path) -> None:
     materials = _make_ready(work)
-    from llumi.train import trainer as trainers  # seconds, spent once it is known that there is something to train on
+    # Seconds, spent once it is known that there is something to train on.
+    from llumi.train import reference, resume
+    from llumi.train import trainer as trainers
 
-    trainer = trainers.build_trainer(work, materials, board, scratch)
-    if work.objective == "dpo":
-        from llumi.train.reference import give_reference
-
-        give_reference(work, materials, trainer)
     with last_checkpoint() as checkpoint:
-        trainer.train(resume_from_checkpoint=checkpoint)
+        start = None
+        if checkpoint is not None:
+            shared = scratch.with_name(f"llumi-{run_name(work.fingerprint)}-universal")
+            is_first = os.environ["LOCAL_RANK"] == "0"
+            start = resume.fit(checkpoint, shared, work.config.train.zero_stage, is_first)
+        trainer = trainers.build_trainer(work, materials, board, scratch, start)
+        if work.objective == "dpo":
+            reference.give_reference(work, materials, trainer)
+        trainer.train(resume_from_checkpoint=str(start.folder) if start else None)
     if materials.test.ids:
         trainer.evaluate()
     trainers.publish(work, materials, trainer, scratch)
