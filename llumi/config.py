@@ -231,7 +231,8 @@ class TrainConfig(Section):
     `method` qlora holds the parent in four bits (bitsandbytes). `offload` moves what ZeRO shards to the memory of the
     host, or to `nvme_path`. `gradient_checkpointing` null is on with GPUs alone. `too_long` says what becomes of an
     example above `max_length` tokens: it is left out, or its prompt is cut in the middle (the reply never is), or the run
-    refuses to start. `eval_steps` null evaluates the held-out split once, at the end. `peak_tflops` is what one GPU can
+    refuses to start. `eval_steps` null evaluates the held-out split once, at the end; with it, the checkpoint of the lowest
+    held-out loss can be published instead of the last step (`publish` best). `peak_tflops` is what one GPU can
     do, for the utilisation; null looks it up by name. `mlflow_uri` also writes the curves to an MLflow server.
     """
 
@@ -250,6 +251,7 @@ class TrainConfig(Section):
     too_long: Literal["drop", "truncate", "refuse"] = "drop"
     max_eval_examples: int = Field(256, ge=0)
     eval_steps: int | None = Field(None, ge=1)
+    publish: Literal["last", "best"] = "last"
     seed: int = Field(17, ge=0)
     logging_steps: int = Field(1, ge=1)
     checkpoint_steps: int = Field(50, ge=1)
@@ -273,6 +275,15 @@ class TrainConfig(Section):
                 return self.dpo1
             case "dpo2":
                 return self.dpo2
+
+    @model_validator(mode="after")
+    def _best_can_be_known(self) -> Self:
+        if self.publish == "best" and (self.eval_steps is None or self.checkpoint_steps % self.eval_steps):
+            raise ValueError(
+                "publish best needs an evaluation at every checkpoint; set eval_steps to a divisor of checkpoint_steps, such as "
+                f"{self.checkpoint_steps}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _hardware_fits(self) -> Self:

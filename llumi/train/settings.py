@@ -194,6 +194,20 @@ def trainer_arguments(train: TrainConfig, stage: Stage, folder: Path, is_univers
         raise ConfigError(f"train.trl: {kind.__name__} refuses it ({_first_line(error)})") from None
 
 
+def lora(train: TrainConfig) -> Any:
+    """PEFT's configuration of the adapters."""
+    from peft import LoraConfig
+
+    modules = train.lora.target_modules
+    return LoraConfig(
+        r=train.lora.rank,
+        lora_alpha=train.lora.alpha,
+        lora_dropout=train.lora.dropout,
+        target_modules=modules if isinstance(modules, str) else list(modules),
+        task_type="CAUSAL_LM",
+    )
+
+
 def check_method(train: TrainConfig) -> None:
     """Raise ConfigError where `train.method` needs a library that is not installed."""
     if train.method == "qlora" and importlib.util.find_spec("bitsandbytes") is None:

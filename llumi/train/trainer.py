@@ -1,20 +1,16 @@
-"""TRL's trainers as one rank drives them, and the model that rank 0 makes of the result.
+"""TRL's trainers as one rank drives them.
 
 Imported by the worker only: it takes seconds to load.
 """
 
 import dataclasses
-import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, Trainer, TrainerCallback
-from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+from transformers import PrinterCallback, Trainer, TrainerCallback
 from trl import DPOTrainer, SFTTrainer, pack_dataset
 
 from llumi.config import DpoStageConfig, SftStageConfig
@@ -24,9 +20,8 @@ from llumi.train.checkpoint import Upload, checkpoint_filesystem, hand_over, run
 from llumi.train.columns import Examples
 from llumi.train.order import EpochOrder
 from llumi.train.resume import Resume
-from llumi.train.settings import global_batch, precision, quantization, trainer_arguments
+from llumi.train.settings import global_batch, lora, quantization, trainer_arguments
 
-TRAINING_LOG = "training_log.json"
 _NAMED_AT_MOST = 8
 
 
@@ -153,7 +148,7 @@ def build_trainer(work: Assignment, materials: Materials, board: Any, scratch: P
         eval_dataset=_dataset(work, materials.test, "test") if materials.test.ids else None,
         processing_class=materials.tokenizer,
         callbacks=[_HandOver(work), _Tell(board)],
-        peft_config=None if train.method == "full" else _lora(work),
+        peft_config=None if train.method == "full" else lora(train),
         quantization_config=quantization(train),
     )
     trainer.work, trainer.examples = work, materials.train
@@ -173,72 +168,3 @@ def _dataset(work: Assignment, examples: Examples, split: str) -> datasets.Datas
     dataset = dataset.remove_columns("row").add_column("row", numbers, new_fingerprint=f"{work.fingerprint}-{split}-numbered")
     map_kwargs = {"new_fingerprint": f"{work.fingerprint}-{split}-packed", "keep_in_memory": True}
     return pack_dataset(dataset, work.config.train.max_length, "bfd", map_kwargs)
-
-
-def publish(work: Assignment, materials: Materials, trainer: Trainer, scratch: Path) -> None:
-    """Publish the trained model as `models/<role>-<stage>`; every rank must call it, rank 0 writes."""
-    weights = trainer.accelerator.get_state_dict(trainer.deepspeed)
-    history = trainer.state.log_history
-    if not trainer.is_world_process_zero():
-        return
-    folder = scratch / "model"
-    _whole_model(work, weights, materials.parent).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(materials.parent).save_pretrained(folder)
-    (folder / TRAINING_LOG).write_text(json.dumps(history, indent=1), encoding="utf-8")
-    draft = work.storage.begin("models", work.name)
-    draft.publish(
-        draft.upload(folder),
-        fingerprint=work.fingerprint,
-        config=work.config.model_dump(mode="json"),
-        inputs=work.inputs,
-        counts=_counts(materials),
-        metrics=_metrics(work, trainer.state),
-    )
-
-
-def _lora(work: Assignment) -> LoraConfig:
-    lora = work.config.train.lora
-    modules = lora.target_modules
-    return LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=modules if isinstance(modules, str) else list(modules),
-        task_type="CAUSAL_LM",
-    )
-
-
-def _whole_model(work: Assignment, weights: dict[str, torch.Tensor], parent: Path) -> Any:
-    """The parent with the trained weights in it, adapters merged, in the precision of the training.
-
-    Starting from the parent anew leaves behind what the trainer changed for its own use (config, forward, wrappers).
-    Merging is done in fp32 and rounded once.
-    """
-    unset_hf_deepspeed_config()  # else ZeRO-3 would partition this model too, and wait for the other ranks
-    model = AutoModelForCausalLM.from_pretrained(parent, dtype=torch.float32)
-    if work.config.train.method != "full":
-        adapted = get_peft_model(model, _lora(work))
-        set_peft_model_state_dict(adapted, get_peft_model_state_dict(adapted, weights, save_embedding_layers=False))
-        model = adapted.merge_and_unload()
-    else:
-        model.load_state_dict(weights)
-    return model.to({"fp32": torch.float32, "bf16": torch.bfloat16}[precision(work.config.train)])
-
-
-def _counts(materials: Materials) -> dict[str, dict[str, int]]:
-    counts = {split: dataclasses.asdict(count) for split, count in materials.counts.items()}
-    counts["test"]["evaluated"] = len(materials.test.ids)
-    return counts
-
-
-def _metrics(work: Assignment, state: Any) -> dict[str, Any]:
-    """The last logged figures of training and of the held-out split, and what they cost."""
-    train = [entry for entry in state.log_history if "loss" in entry]
-    test = [entry for entry in state.log_history if "eval_loss" in entry]
-    return {
-        "steps": state.global_step,
-        "num_tokens": state.num_input_tokens_seen,
-        "wall_seconds": round(time.time() - work.started_at, 1),
-        "train": train[-1] if train else {},
-        "eval": {key.removeprefix("eval_"): value for key, value in test[-1].items()} if test else {},
-    }

@@ -43,21 +43,24 @@ def _train(work: Assignment, board: Any, scratch: Path) -> None:
     materials = _make_ready(work)
     # Seconds, spent once it is known that there is something to train on.
     from llumi.train import reference, resume
-    from llumi.train import trainer as trainers
+    from llumi.train.publish import publish
+    from llumi.train.trainer import build_trainer
 
+    shared = scratch.with_name(f"llumi-{run_name(work.fingerprint)}-universal")
+    is_first = os.environ["LOCAL_RANK"] == "0"
     with last_checkpoint() as checkpoint:
         start = None
         if checkpoint is not None:
-            shared = scratch.with_name(f"llumi-{run_name(work.fingerprint)}-universal")
-            is_first = os.environ["LOCAL_RANK"] == "0"
             start = resume.fit(checkpoint, shared, work.config.train.zero_stage, is_first)
-        trainer = trainers.build_trainer(work, materials, board, scratch, start)
+        trainer = build_trainer(work, materials, board, scratch, start)
         if work.objective == "dpo":
             reference.give_reference(work, materials, trainer)
         trainer.train(resume_from_checkpoint=str(start.folder) if start else None)
+    if is_first:
+        shutil.rmtree(shared, ignore_errors=True)
     if materials.test.ids:
         trainer.evaluate()
-    trainers.publish(work, materials, trainer, scratch)
+    publish(work, materials, trainer, scratch)
 
 
 def _make_ready(work: Assignment) -> Materials:

@@ -1,0 +1,109 @@
+"""What rank 0 makes of a trained stage: a whole model in Hugging Face's layout, with its manifest.
+
+Imported by the worker only: it takes seconds to load.
+"""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+from llumi.train.assignment import Assignment, Materials
+from llumi.train.checkpoint import HELD_OUT_LOSS
+from llumi.train.settings import lora, precision
+
+TRAINING_LOG = "training_log.json"
+
+Weights = dict[str, torch.Tensor]
+
+
+def publish(work: Assignment, materials: Materials, trainer: Trainer, scratch: Path) -> None:
+    """Publish the trained model as `models/<role>-<stage>`; every rank must call it, rank 0 writes."""
+    step, weights = trainer.state.global_step, trainer.accelerator.get_state_dict(trainer.deepspeed)
+    history = trainer.state.log_history
+    if not trainer.is_world_process_zero():
+        return
+    if work.config.train.publish == "best":
+        step, weights = _best(work, step, weights, history)
+    folder = scratch / "model"
+    _whole_model(work, weights, materials.parent).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(materials.parent).save_pretrained(folder)
+    (folder / TRAINING_LOG).write_text(json.dumps(history, indent=1), encoding="utf-8")
+    draft = work.storage.begin("models", work.name)
+    draft.publish(
+        draft.upload(folder),
+        fingerprint=work.fingerprint,
+        config=work.config.model_dump(mode="json"),
+        inputs=work.inputs,
+        counts=_counts(materials),
+        metrics=_metrics(work, trainer.state, step),
+    )
+
+
+def _best(work: Assignment, step: int, weights: Weights, history: list[dict[str, Any]]) -> tuple[int, Weights]:
+    """The step with the lowest held-out loss, and its weights: those of a checkpoint, or the last ones where none beats them."""
+    last = [entry["eval_loss"] for entry in history if "eval_loss" in entry][-1]
+    reported = [one for one in ray.train.get_all_reported_checkpoints() if HELD_OUT_LOSS in one.metrics]
+    best = min(reported, key=lambda one: one.metrics[HELD_OUT_LOSS], default=None)
+    if best is None or best.metrics[HELD_OUT_LOSS] >= last:
+        return step, weights
+    with best.checkpoint.as_directory() as folder:
+        return best.metrics["step"], _weights_of(Path(folder), work)
+
+
+def _weights_of(checkpoint: Path, work: Assignment) -> Weights:
+    """The trained weights of a checkpoint, joined from its shards where ZeRO cut them."""
+    train = work.config.train
+    if train.zero_stage == 0:
+        (file,) = checkpoint.glob("global_step*/mp_rank_00_model_states.pt")
+        module: Weights = torch.load(file, map_location="cpu", weights_only=False)["module"]  # noqa: S614  (written by this run)
+        return module
+    joined: Weights = get_fp32_state_dict_from_zero_checkpoint(
+        str(checkpoint), exclude_frozen_parameters=train.method != "full"
+    )
+    return joined
+
+
+def _whole_model(work: Assignment, weights: Weights, parent: Path) -> Any:
+    """The parent with the trained weights in it, adapters merged, in the precision of the training.
+
+    Starting from the parent anew leaves behind what the trainer changed for its own use (config, forward, wrappers).
+    Merging is done in fp32 and rounded once.
+    """
+    unset_hf_deepspeed_config()  # else ZeRO-3 would partition this model too, and wait for the other ranks
+    model = AutoModelForCausalLM.from_pretrained(parent, dtype=torch.float32)
+    if work.config.train.method == "full":
+        model.load_state_dict(weights)
+    else:
+        adapted = get_peft_model(model, lora(work.config.train))
+        set_peft_model_state_dict(adapted, get_peft_model_state_dict(adapted, weights, save_embedding_layers=False))
+        model = adapted.merge_and_unload()
+    return model.to({"fp32": torch.float32, "bf16": torch.bfloat16}[precision(work.config.train)])
+
+
+def _counts(materials: Materials) -> dict[str, dict[str, int]]:
+    counts = {split: dataclasses.asdict(count) for split, count in materials.counts.items()}
+    counts["test"]["evaluated"] = len(materials.test.ids)
+    return counts
+
+
+def _metrics(work: Assignment, state: Any, step: int) -> dict[str, Any]:
+    """The last logged figures of training, those of the held-out split at the published `step`, and what they cost."""
+    train = [entry for entry in state.log_history if "loss" in entry]
+    test = [entry for entry in state.log_history if "eval_loss" in entry and entry["step"] == step]
+    return {
+        "steps": state.global_step,
+        "published_step": step,
+        "num_tokens": state.num_input_tokens_seen,
+        "wall_seconds": round(time.time() - work.started_at, 1),
+        "train": train[-1] if train else {},
+        "eval": {key.removeprefix("eval_"): value for key, value in test[-1].items()} if test else {},
+    }
