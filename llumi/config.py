@@ -280,8 +280,8 @@ class TrainConfig(Section):
     def _best_can_be_known(self) -> Self:
         if self.publish == "best" and (self.eval_steps is None or self.checkpoint_steps % self.eval_steps):
             raise ValueError(
-                "publish best needs an evaluation at every checkpoint; set eval_steps to a divisor of checkpoint_steps, such as "
-                f"{self.checkpoint_steps}"
+                "publish best needs an evaluation at every checkpoint; set eval_steps to a divisor of checkpoint_steps, "
+                f"such as {self.checkpoint_steps}"
             )
         return self
 

@@ -124,3 +124,19 @@ def last_checkpoint() -> Iterator[Path | None]:
         return
     with checkpoint.as_directory() as folder:
         yield Path(folder)
+
+
+@dataclass(frozen=True)
+class Best:
+    """The checkpoint of the lowest held-out loss."""
+
+    checkpoint: ray.train.Checkpoint
+    step: int
+    held_out_loss: float
+
+
+def best_checkpoint() -> Best | None:
+    """Of those that this run keeps; waits until all are on storage. None where none was evaluated."""
+    reported = [one for one in ray.train.get_all_reported_checkpoints() if HELD_OUT_LOSS in one.metrics]
+    best = min(reported, key=lambda one: one.metrics[HELD_OUT_LOSS], default=None)
+    return Best(best.checkpoint, best.metrics["step"], best.metrics[HELD_OUT_LOSS]) if best else None

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import ray.train
 import torch
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
@@ -17,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from llumi.train.assignment import Assignment, Materials
-from llumi.train.checkpoint import HELD_OUT_LOSS
+from llumi.train.checkpoint import best_checkpoint
 from llumi.train.settings import lora, precision
 
 TRAINING_LOG = "training_log.json"
@@ -49,14 +48,13 @@ def publish(work: Assignment, materials: Materials, trainer: Trainer, scratch: P
 
 
 def _best(work: Assignment, step: int, weights: Weights, history: list[dict[str, Any]]) -> tuple[int, Weights]:
-    """The step with the lowest held-out loss, and its weights: those of a checkpoint, or the last ones where none beats them."""
-    last = [entry["eval_loss"] for entry in history if "eval_loss" in entry][-1]
-    reported = [one for one in ray.train.get_all_reported_checkpoints() if HELD_OUT_LOSS in one.metrics]
-    best = min(reported, key=lambda one: one.metrics[HELD_OUT_LOSS], default=None)
-    if best is None or best.metrics[HELD_OUT_LOSS] >= last:
+    """The step of the lowest held-out loss with its weights: a checkpoint's, or the last ones where none beats them."""
+    losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
+    best = best_checkpoint()
+    if best is None or best.held_out_loss >= losses[-1]:
         return step, weights
     with best.checkpoint.as_directory() as folder:
-        return best.metrics["step"], _weights_of(Path(folder), work)
+        return best.step, _weights_of(Path(folder), work)
 
 
 def _weights_of(checkpoint: Path, work: Assignment) -> Weights:
@@ -64,7 +62,7 @@ def _weights_of(checkpoint: Path, work: Assignment) -> Weights:
     train = work.config.train
     if train.zero_stage == 0:
         (file,) = checkpoint.glob("global_step*/mp_rank_00_model_states.pt")
-        module: Weights = torch.load(file, map_location="cpu", weights_only=False)["module"]  # noqa: S614  (written by this run)
+        module: Weights = torch.load(file, map_location="cpu", weights_only=False)["module"]
         return module
     joined: Weights = get_fp32_state_dict_from_zero_checkpoint(
         str(checkpoint), exclude_frozen_parameters=train.method != "full"

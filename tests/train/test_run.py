@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llumi.config import Config, StorageConfig, load_config
 from llumi.errors import ArtifactError, ConfigError, ModelError, PairsError, TrainError
-from llumi.storage import Manifest, Storage
+from llumi.storage import Input, Manifest, Storage
 from llumi.train.assignment import Assignment
 from llumi.train.run import _as_our_error, train, train_fingerprint
 from llumi.train.worker import _one_line_errors
@@ -93,8 +93,8 @@ def test_sft_publishes_a_merged_model_with_its_lineage(trained: Config) -> None:
     assert manifest.inputs == (base.as_input(), pairs.as_input())
     assert manifest.fingerprint == train_fingerprint(trained, storage, "gm", "sft")
     assert manifest.counts == {
-        "train": {"examples": 12, "too_long": 0, "kept": 12},
-        "test": {"examples": 4, "too_long": 0, "kept": 4, "evaluated": 4},
+        "train": {"examples": 12, "too_long": 0, "kept": 12, "truncated": 0},
+        "test": {"examples": 4, "too_long": 0, "kept": 4, "truncated": 0, "evaluated": 4},
     }
     assert manifest.metrics["steps"] == SFT_STEPS
     assert manifest.metrics["num_tokens"] > SFT_STEPS * 4 * 30
@@ -140,7 +140,7 @@ def test_full_dpo_under_zero_3_on_s3(
     draft = storage.begin("models", "gm-sft")
     sft = Storage.open(trained.storage).fetch("models/gm-sft")
     files = [entry for entry in draft.upload(sft) if entry.path != "manifest.json"]
-    draft.publish(files, fingerprint="copied", config={}, inputs=[])
+    draft.publish(files, fingerprint="copied", config={}, inputs=[Input("models/base", "of another store")])
     storage.filesystem.create_dir(storage.path("checkpoints/gm-dpo1/older-run"))
     with storage.filesystem.open_output_stream(storage.path("checkpoints/gm-dpo1/older-run/left")) as stream:
         stream.write(b"behind")
@@ -280,6 +280,9 @@ def test_the_fingerprint_follows_what_determines_the_model(config: Config, make_
         return train_fingerprint(changed, storage, "gm", "sft")
 
     assert mark(checkpoint_steps=1, max_failures=7, dpo1=config.train.dpo1.model_copy(update={"beta": 0.5})) == mark()
+    half = {"batch_size_per_worker": config.train.sft.batch_size_per_worker * config.train.num_workers}
+    assert mark(num_workers=1, sft=config.train.sft.model_copy(update=half)) == mark()
+    assert mark(num_workers=4) != mark()
     assert mark(seed=18) != mark()
     assert mark(sft=config.train.sft.model_copy(update={"learning_rate": 1e-6})) != mark()
     before = mark()

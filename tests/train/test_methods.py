@@ -1,0 +1,261 @@
+"""Ways to train, each on real ranks: sharding, packing, the best checkpoint, the reference, and what ends a run."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from llumi.config import Config, StorageConfig, load_config
+from llumi.errors import PairsError, TrainError
+from llumi.models import ensure_base
+from llumi.prompts import answer, gm_prompt
+from llumi.records import DPO_SCHEMA
+from llumi.storage import Input, Storage, parquet
+from llumi.train.run import train
+from tests.train.conftest import POSTS, MakePairs, dpo_rows
+from tests.train.test_run import log_of, losses, weights
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
+
+
+def settings(folder: Path, base: Path, *more: str) -> Config:
+    short = ["train.max_length=256", "train.sft.max_steps=4", "train.dpo1.max_steps=3", "train.max_failures=0"]
+    return load_config(None, [f"storage.uri={folder / 'store'}", f"train.base={base}", *short, *more])
+
+
+def with_sft(config: Config) -> Storage:
+    """A store whose gm-sft is the base itself, so that DPO needs no training before it."""
+    storage = Storage.open(config.storage)
+    base = ensure_base(config, storage)
+    draft = storage.begin("models", "gm-sft")
+    files = [entry for entry in draft.upload(storage.fetch("models/base")) if entry.path != "manifest.json"]
+    draft.publish(files, fingerprint="the base", config={}, inputs=[base.as_input()])
+    return storage
+
+
+def test_one_process_zero_2_and_zero_3_learn_alike(tiny_model: Path, make_pairs: MakePairs, tmp_path: Path) -> None:
+    found = {}
+    for name, *more in (
+        ("one", "train.num_workers=1", "train.zero_stage=0", "train.sft.batch_size_per_worker=4"),
+        ("zero-2", "train.zero_stage=2"),
+        ("zero-3", "train.zero_stage=3", "train.sft.gradient_accumulation_steps=2", "train.sft.batch_size_per_worker=1"),
+    ):
+        config = settings(tmp_path / name, tiny_model, "train.method=full", "train.sft.learning_rate=1e-3", *more)
+        make_pairs(config.storage)
+        manifest = train(config, "gm", "sft")
+        found[name] = (losses(Storage.open(config.storage), manifest), weights(Storage.open(config.storage), "gm-sft"))
+    curve, model = found["one"]
+    assert curve[4] < curve[1] - 0.01
+    for other_curve, other_model in (found["zero-2"], found["zero-3"]):
+        assert other_curve == pytest.approx(curve, abs=1e-4)
+        for name, tensor in model.items():
+            torch.testing.assert_close(other_model[name], tensor, atol=1e-4, rtol=1e-3)
+
+
+def test_packed_examples_do_not_see_each_other(tiny_model: Path, make_pairs: MakePairs, tmp_path: Path) -> None:
+    found = []
+    for name, *more in (
+        ("apart", "train.sft.batch_size_per_worker=12"),
+        ("packed", "train.sft.batch_size_per_worker=4", "train.sft.packing=true"),
+    ):
+        config = settings(tmp_path / name, tiny_model, "train.num_workers=1", "train.sft.max_steps=1", *more)
+        make_pairs(config.storage)
+        manifest = train(config, "gm", "sft")
+        found.append(losses(Storage.open(config.storage), manifest)[1])
+    # Both steps saw all twelve examples, and a mean over tokens does not ask in which row they lie.
+    assert found[1] == pytest.approx(found[0], abs=2e-3)
+
+
+def kinder(num: int, split: str) -> list[dict]:
+    """Pairs whose chosen reply is always the kinder one; the posts of one split are not those of the other."""
+    kind = ["I am glad that you wrote to us.", "Thank you for telling us.", "That sounds heavy, you are not alone."]
+    cool = ["It will pass.", "Others have it worse.", "Just sleep more."]
+    rows = dpo_rows(num)
+    for i, row in enumerate(rows):
+        number = i if split == "train" else 1000 + i
+        row |= {
+            "pair_id": f"{split}{i}",
+            "prompt": gm_prompt(f"{POSTS[i % 4]} It is evening {number} of the winter."),
+            "chosen": answer(f"{kind[i % 3]} ({number})"),
+            "rejected": answer(f"{cool[(i // 3) % 3]} ({number})"),
+        }
+    return rows
+
+
+def test_dpo_learns_which_of_two_replies_is_kinder(tiny_model: Path, tmp_path: Path) -> None:
+    config = settings(
+        tmp_path, tiny_model, "train.method=full", "train.dpo1.max_steps=24", "train.dpo1.learning_rate=2e-3",
+        "train.dpo1.batch_size_per_worker=4", "train.eval_steps=12",
+    )  # fmt: skip
+    storage = with_sft(config)
+    draft = storage.begin("pairs", "default")
+    files = [
+        draft.write_table(f"gm-dpo/{split}/part-0.parquet", pa.Table.from_pylist(kinder(64, split), schema=DPO_SCHEMA))
+        for split in ("train", "test")
+    ]
+    draft.publish(files, fingerprint="kinder", config={}, inputs=[])
+    manifest = train(config, "gm", "dpo1")
+    curve = losses(storage, manifest)
+    assert curve[1] == pytest.approx(math.log(2), abs=1e-3)
+    assert curve[24] < 0.5 * curve[1]
+    # Of 64 held-out pairs a guess gets 32 right, and 48 or more with a probability below 1e-4.
+    assert manifest.metrics["eval"]["rewards/accuracies"] >= 0.75
+    held_out = [entry["eval_rewards/margins"] for entry in log_of(storage, manifest) if "eval_loss" in entry]
+    assert held_out[-1] > held_out[0] > 0
+
+
+def test_the_reference_is_asked_once_and_used_by_every_later_run(
+    tiny_model: Path, make_pairs: MakePairs, tmp_path: Path
+) -> None:
+    config = settings(tmp_path, tiny_model)
+    make_pairs(config.storage)
+    storage = with_sft(config)
+    first = losses(storage, train(config, "gm", "dpo1"))
+    reference = storage.manifest("references/default-gm-by-gm-sft")
+    assert reference.counts == {"pairs": 12}
+    assert reference.inputs == (
+        storage.manifest("models/gm-sft").as_input(),
+        storage.manifest("pairs/default").as_input(),
+    )
+    # A later run with other settings takes the figures as they lie there: moved by 10, they show in its loss.
+    table = pq.read_table(storage.path(reference.reference, "rows.parquet"))
+    moved = table.set_column(1, "chosen", pa.array([value - 10 for value in table["chosen"].to_pylist()]))
+    storage.write(f"{reference.reference}/rows.parquet", parquet(moved))
+    softer = config.model_copy(
+        update={"train": config.train.model_copy(update={"dpo1": config.train.dpo1.model_copy(update={"beta": 0.2})})}
+    )
+    second = losses(storage, train(softer, "gm", "dpo1"))
+    assert first[1] == pytest.approx(math.log(2), abs=1e-3)
+    assert second[1] == pytest.approx(math.log(1 + math.exp(-0.2 * 10)), abs=1e-3)
+    assert storage.manifest("references/default-gm-by-gm-sft") == reference
+
+
+def test_the_best_checkpoint_is_published_where_later_steps_lose(
+    tiny_model: Path, make_pairs: MakePairs, tmp_path: Path
+) -> None:
+    config = settings(
+        tmp_path, tiny_model, "train.method=full", "train.publish=best", "train.eval_steps=2", "train.checkpoint_steps=2",
+        "train.sft.max_steps=8", "train.sft.learning_rate=0.5", "train.checkpoints_kept=1",
+    )  # fmt: skip
+    make_pairs(config.storage)
+    manifest = train(config, "gm", "sft")
+    storage = Storage.open(config.storage)
+    held_out = {entry["step"]: entry["eval_loss"] for entry in log_of(storage, manifest) if "eval_loss" in entry}
+    best = min(held_out, key=lambda step: held_out[step])
+    assert best < 8, held_out
+    assert manifest.metrics["published_step"] == best
+    assert manifest.metrics["eval"]["loss"] == held_out[best]
+    assert manifest.metrics["steps"] == 8
+
+
+def test_a_loss_that_is_no_number_names_its_examples_and_keeps_the_checkpoint(
+    tiny_model: Path, make_pairs: MakePairs, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    with torch.no_grad():
+        model.model.norm.weight[0] = float("nan")
+    model.save_pretrained(broken)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(broken)
+    config = settings(tmp_path, broken, "train.max_failures=3")
+    make_pairs(config.storage)
+    started = time.monotonic()
+    with pytest.raises(TrainError, match=r"^gm-sft: the loss is nan at step 1, on the examples e\d+, e\d+; .* pairs/default$"):
+        train(config, "gm", "sft")
+    assert time.monotonic() - started < 120  # not tried again three times
+    assert Storage.open(config.storage).find("models/gm-sft") is None
+
+
+def test_long_examples_can_stop_a_run(tiny_model: Path, make_pairs: MakePairs, tmp_path: Path) -> None:
+    config = settings(tmp_path, tiny_model, "train.max_length=120", "train.too_long=refuse")
+    make_pairs(config.storage)
+    with pytest.raises(
+        PairsError, match=r"of 12 examples of gm-sft/train are above 120 tokens, and train\.too_long is refuse; "
+    ):
+        train(config, "gm", "sft")
+
+
+RUN_ALONE = """
+import sys
+from llumi.config import load_config
+from llumi.ray_session import ray_session
+from llumi.train.run import train
+config = load_config(None, sys.argv[1:])
+with ray_session(config.ray):
+    train(config, "gm", "sft")
+"""
+
+
+def test_a_killed_head_is_survived_by_fewer_ranks(tiny_model: Path, make_pairs: MakePairs, tmp_path: Path) -> None:
+    """The whole cluster dies after a checkpoint; one rank goes on where two were, to the model of an undisturbed run."""
+    common = ["train.checkpoint_steps=5", "train.sft.max_steps=40", "train.method=full", "train.sft.learning_rate=1e-3"]
+    undisturbed = settings(tmp_path / "undisturbed", tiny_model, *common)
+    make_pairs(undisturbed.storage)
+    expected = train(undisturbed, "gm", "sft")
+
+    disturbed = settings(tmp_path / "disturbed", tiny_model, *common)
+    make_pairs(disturbed.storage)
+    short = ["train.max_length=256", "train.max_failures=0"]
+    overrides = [f"storage.uri={disturbed.storage.uri}", f"train.base={tiny_model}", *short, *common]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_ADDRESS")}
+    log = (tmp_path / "driver.log").open("wb")
+    driver = subprocess.Popen([sys.executable, "-c", RUN_ALONE, *overrides], env=environment, stdout=log, stderr=log)
+    try:
+        wait_for_a_checkpoint(Path(disturbed.storage.uri), driver)
+    finally:
+        for process in [*psutil.Process(driver.pid).children(recursive=True), psutil.Process(driver.pid)]:
+            process.send_signal(signal.SIGKILL)
+        driver.wait()
+    storage = Storage.open(disturbed.storage)
+    assert storage.find("models/gm-sft") is None
+
+    fewer = settings(tmp_path / "disturbed", tiny_model, *common, "train.num_workers=1", "train.sft.batch_size_per_worker=4")
+    manifest = train(fewer, "gm", "sft")
+    assert losses(storage, manifest) == pytest.approx(losses(Storage.open(undisturbed.storage), expected), abs=1e-4)
+    for name, tensor in weights(Storage.open(undisturbed.storage), "gm-sft").items():
+        torch.testing.assert_close(weights(storage, "gm-sft")[name], tensor, atol=1e-4, rtol=1e-3)
+
+
+def wait_for_a_checkpoint(store: Path, driver: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and driver.poll() is None:
+        notes = [path.read_text() for path in store.glob("checkpoints/gm-sft/*/checkpoint_manager_snapshot.json")]
+        if any(json.loads(note)["checkpoint_results"] for note in notes if note):
+            return
+        time.sleep(0.02)
+    raise TimeoutError(f"no checkpoint was written; the driver ended with {driver.poll()}")
+
+
+def test_checkpoints_and_model_lie_on_s3(
+    tiny_model: Path, make_pairs: MakePairs, s3_storage: StorageConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLUMI_CACHE", str(tmp_path / "cache"))
+    config = load_config(
+        None,
+        [
+            f"storage.uri={s3_storage.uri}", f"storage.endpoint_url={s3_storage.endpoint_url}", f"train.base={tiny_model}",
+            "train.max_length=256", "train.dpo2.max_steps=2", "train.max_failures=0", "train.checkpoint_steps=1",
+        ],
+    )  # fmt: skip
+    storage = with_sft(config)
+    sft = storage.manifest("models/gm-sft")
+    draft = storage.begin("models", "gm-dpo1")
+    files = [entry for entry in draft.upload(storage.fetch("models/gm-sft")) if entry.path != "manifest.json"]
+    draft.publish(files, fingerprint="as sft", config={}, inputs=[sft.as_input(), Input("pairs/default", "x")])
+    human = storage.begin("pairs", "human")
+    rows = pa.Table.from_pylist(dpo_rows(4), schema=DPO_SCHEMA)
+    human.publish([human.write_table("gm-dpo/train/part-0.parquet", rows)], fingerprint="h", config={}, inputs=[])
+    manifest = train(config, "gm", "dpo2")
+    assert [given.name for given in manifest.inputs] == ["models/gm-dpo1", "pairs/human"]
+    assert storage.manifest("references/human-gm-by-gm-dpo1").counts == {"pairs": 4}
