@@ -9,6 +9,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal
 
@@ -22,7 +23,7 @@ from polars import selectors
 from llumi.config import Config
 from llumi.corpus.reddit import COLUMNS, Kind
 from llumi.errors import CorpusError, StoreError
-from llumi.storage import digest, open_s3
+from llumi.storage import digest, open_s3, retried
 
 MAX_WINDOW_BYTES = 2**31
 """Published dumps are compressed with zstd's longest window; readers must allow it by name."""
@@ -138,8 +139,7 @@ def iter_chunks(filesystem: pafs.FileSystem, dump: Dump, chunk_bytes: int = CHUN
     A file that is cut off or damaged gives every whole line before that place. Raises CorpusError for a file that
     cannot be read at all, or has no lines.
     """
-    with _readable(dump.uri), filesystem.open_input_stream(dump.path, compression=None, buffer_size=_BUFFER_BYTES) as stream:
-        source = _Source(stream)
+    with _readable(dump.uri), contextlib.closing(_Source(filesystem, dump.path)) as source:
         text = _text(source, dump, filesystem)
         index, start, size = 0, 0, 0
         pending: list[bytes] = []
@@ -171,20 +171,41 @@ def _whole_lines(blocks: list[bytes]) -> tuple[bytes | None, bytes]:
 
 
 class _Source:
-    """The bytes of a file as they lie there, counted and hashed on the way; `is_cut` is known once all are read."""
+    """The bytes of a file as they lie there, counted and hashed on the way; `is_cut` is known once all are read.
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+    Where a store fails in the middle, the file is opened again at the place that was reached.
+    """
+
+    def __init__(self, filesystem: pafs.FileSystem, path: str) -> None:
+        self._filesystem, self._path = filesystem, path
+        self._stream: BinaryIO | None = None
         self._sha256 = hashlib.sha256()
         self.num_bytes = 0
         self.is_cut = False
 
     def blocks(self, size: int) -> Iterator[bytes]:
         """What is left of the file, in blocks of `size`."""
-        while block := self._stream.read(size):
+        while block := retried(partial(self._read, size)):
             self._sha256.update(block)
             self.num_bytes += len(block)
             yield block
+
+    def _read(self, size: int) -> bytes:
+        if self._stream is None:
+            file = self._filesystem.open_input_file(self._path)
+            file.seek(self.num_bytes)
+            self._stream = pa.BufferedInputStream(file, _BUFFER_BYTES)
+        try:
+            return self._stream.read(size)
+        except OSError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Until more is asked for."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
 
     @property
     def sha256(self) -> str:
@@ -306,8 +327,8 @@ def _both_names(name: str) -> str:
 def _inspect(filesystem: pafs.FileSystem, info: pafs.FileInfo, scheme: str) -> Dump:
     """The entry as a dump, once its first bytes agree with its name."""
     uri = f"{scheme}{info.path}"
-    with _readable(uri), filesystem.open_input_stream(info.path, compression=None) as stream:
-        form = _form(stream.read(4))
+    with _readable(uri):
+        form = _form(retried(partial(_beginning, filesystem, info.path)))
     promised = _FORM_OF_SUFFIX.get(PurePosixPath(info.base_name).suffix)
     if promised and form != promised:
         problem = f"begins with other bytes than {promised} does" if info.size else "is empty, 0 bytes long"
@@ -317,6 +338,12 @@ def _inspect(filesystem: pafs.FileSystem, info: pafs.FileInfo, scheme: str) -> D
     match = _DUMP_NAME.fullmatch(info.base_name)
     is_posts = match is not None and (match["side"] == "submissions" or match["monthly"] == "RS")
     return Dump(uri, info.path, "posts" if is_posts else "comments", info.size, info.mtime_ns or 0, form)
+
+
+def _beginning(filesystem: pafs.FileSystem, path: str) -> bytes:
+    with filesystem.open_input_stream(path, compression=None) as stream:
+        magic: bytes = stream.read(4)
+        return magic
 
 
 def _form(magic: bytes) -> Form:

@@ -425,17 +425,21 @@ class TestNothingToLearnFrom:
         assert 0 < cut["num_records"] < 800
 
 
+def dumps_on_s3(town: Town, storage: StorageConfig) -> str:
+    root = storage.uri.removeprefix("s3://")
+    for file in Path(town.config.corpus.uri).iterdir():
+        with open_s3(storage).open_output_stream(f"{root}/dumps/{file.name}", compression=None) as stream:
+            stream.write(file.read_bytes())
+    return f"{storage.uri}/dumps"
+
+
 class TestS3:
     def on_s3(self, town: Town, tmp_path: Path, storage: StorageConfig, corpus: str) -> Config:
         places = [f"storage.uri={storage.uri}", f"storage.endpoint_url={storage.endpoint_url}", f"corpus.uri={corpus}"]
         return town.again(tmp_path, *places)
 
     def test_dumps_and_pairs_on_s3(self, town: Town, s3_storage: StorageConfig, tmp_path: Path) -> None:
-        root = s3_storage.uri.removeprefix("s3://")
-        for file in Path(town.config.corpus.uri).iterdir():
-            with open_s3(s3_storage).open_output_stream(f"{root}/dumps/{file.name}", compression=None) as stream:
-                stream.write(file.read_bytes())
-        config = self.on_s3(town, tmp_path, s3_storage, f"{s3_storage.uri}/dumps")
+        config = self.on_s3(town, tmp_path, s3_storage, dumps_on_s3(town, s3_storage))
         manifest = build_pairs(config)
         assert manifest.files == town.manifest.files
         assert manifest.counts == town.manifest.counts
@@ -445,9 +449,10 @@ class TestS3:
     @pytest.mark.slow
     def test_a_store_that_fails_every_twentieth_request(self, town: Town, s3_storage: StorageConfig, tmp_path: Path) -> None:
         assert s3_storage.endpoint_url
+        corpus = dumps_on_s3(town, s3_storage)
         with faulty_proxy(s3_storage.endpoint_url, every=20) as proxy:
             through = s3_storage.model_copy(update={"endpoint_url": proxy.endpoint_url})
-            manifest = build_pairs(self.on_s3(town, tmp_path, through, town.config.corpus.uri))
+            manifest = build_pairs(self.on_s3(town, tmp_path, through, corpus))
         assert proxy.num_failed >= 10
         assert manifest.files == town.manifest.files
         config = self.on_s3(town, tmp_path, s3_storage, town.config.corpus.uri)
