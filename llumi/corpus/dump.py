@@ -161,6 +161,13 @@ def iter_chunks(filesystem: pafs.FileSystem, dump: Dump, chunk_bytes: int = CHUN
         yield Chunk(index, data, source.num_bytes - start, is_last=True, is_truncated=source.is_cut, sha256=source.sha256)
 
 
+def read_lines(content: bytes, form: Form) -> tuple[bytes, bool]:
+    """The text of a small file of lines (which Parquet is not), and whether it was cut off or damaged before its end."""
+    source = _Source(io.BytesIO(content))
+    read = {"plain": _plain, "zstd": _unzstd, "gzip": _gunzip}[form]
+    return b"".join(read(source)), source.is_cut
+
+
 def _whole_lines(blocks: list[bytes]) -> tuple[bytes | None, bytes]:
     """The lines that end within the blocks (None where none does), and what follows them; the text is copied once."""
     for place in reversed(range(len(blocks))):
@@ -307,7 +314,7 @@ def _inspect(filesystem: pafs.FileSystem, info: pafs.FileInfo, scheme: str) -> D
     """The entry as a dump, once its first bytes agree with its name."""
     uri = f"{scheme}{info.path}"
     with _readable(uri), filesystem.open_input_stream(info.path, compression=None) as stream:
-        form = _form(stream.read(4))
+        form = form_of(stream.read(4))
     promised = _FORM_OF_SUFFIX.get(PurePosixPath(info.base_name).suffix)
     if promised and form != promised:
         problem = f"begins with other bytes than {promised} does" if info.size else "is empty, 0 bytes long"
@@ -319,7 +326,8 @@ def _inspect(filesystem: pafs.FileSystem, info: pafs.FileInfo, scheme: str) -> D
     return Dump(uri, info.path, "posts" if is_posts else "comments", info.size, info.mtime_ns or 0, form)
 
 
-def _form(magic: bytes) -> Form:
+def form_of(magic: bytes) -> Form:
+    """What a file is, by its first four bytes."""
     if magic == _ZSTD_MAGIC or (magic[1:] == _ZSTD_SKIPPABLE and magic[0] >> 4 == 5):
         return "zstd"
     if magic.startswith(_GZIP_MAGIC):
