@@ -115,10 +115,8 @@ def _with_pseudonyms(rows: pl.DataFrame, key: Pseudonymizer, exclusions: Exclusi
 
     A post without an identifier is named after its text.
     """
-    posts, authors = (
-        key.column(domain, pl.Series(sorted(names), dtype=pl.String)).to_list()
-        for domain, names in (("post", exclusions.posts), ("author", exclusions.authors))
-    )
+    posts = key.column("post", pl.Series(list(exclusions.posts), dtype=pl.String)).to_list()
+    authors = key.column("author", pl.Series(list(exclusions.authors), dtype=pl.String)).to_list()
     named = rows.with_columns(
         *(_pseudonyms(key, "author", rows[who]) for who in _PEOPLE),
         post_id=_pseudonyms(key, "post", rows["post_id"]).fill_null(key.column("post", rows["text"])),

@@ -22,11 +22,11 @@ from llumi.errors import PairsError
 from llumi.prompts import Role
 
 _EXPECTED = "expected NDJSON (.ndjson, .jsonl or .json, also with .zst or .gz behind it) or .parquet"
+_COMPRESSED: dict[str, Form] = {"": "plain", ".zst": "zstd", ".gz": "gzip"}
 _FORMS: dict[str, Form] = {
-    f"{name}{suffix}": form
-    for name in (".ndjson", ".jsonl", ".json")
-    for suffix, form in (("", "plain"), (".zst", "zstd"), (".gz", "gzip"))
-} | {".parquet": "parquet"}
+    **{name + suffix: form for name in (".ndjson", ".jsonl", ".json") for suffix, form in _COMPRESSED.items()},
+    ".parquet": "parquet",
+}
 
 
 def _text(value: str) -> str:
