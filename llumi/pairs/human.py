@@ -24,7 +24,7 @@ from llumi.pairs.revise import words
 from llumi.pairs.split import with_ids, with_split
 from llumi.pairs.text import TextRules
 from llumi.records import PEOPLE_SCHEMA
-from llumi.safety import Resources, SafetyRules
+from llumi.safety import Resources
 from llumi.storage import Input, Manifest, Storage, digest, fingerprint, store_errors
 
 MADE_BY = "pairs add"
@@ -59,14 +59,15 @@ def add_pairs(config: Config, name: str, file: Path) -> Manifest:
     key = Pseudonymizer.open(config)
     exclusions = read_exclusions(config.corpus.exclude)
     named = _with_pseudonyms(preferred.rows.rename(_COLUMNS).with_columns(pl.col("draft").fill_null("")), key, exclusions)
-    rows, vetoed, scrubbed = _judged(named, TextRules.of(config))
+    rules = TextRules.of(config)
+    rows, vetoed, scrubbed = _judged(named, rules)
     kept = with_split(rows.filter(pl.col("reason").is_null()), "post_id", config.pairs.test_fraction)
     _check_left(config, file, rows, vetoed, kept)
     tables = _tables(kept)
     draft = storage.begin("pairs", name)
     return draft.publish(
         [draft.write_table(f"{folder}/part-00000.parquet", table) for folder, table in tables.items()],
-        fingerprint=_fingerprint(config, key, exclusions, preferred.sha256),
+        fingerprint=_fingerprint(config, key, exclusions, rules, preferred.sha256),
         config=config.model_dump(mode="json"),
         inputs=[Input(str(file), preferred.sha256)],
         counts={
@@ -98,11 +99,11 @@ def _check_standing(storage: Storage, name: str) -> None:
         )
 
 
-def _fingerprint(config: Config, key: Pseudonymizer, exclusions: Exclusions, sha256: str) -> str:
+def _fingerprint(config: Config, key: Pseudonymizer, exclusions: Exclusions, rules: TextRules, sha256: str) -> str:
     """What determines the pairs: the file, who is left out, the safety rules, the share of the test split, and the key."""
     seen = {
         "test_fraction": config.pairs.test_fraction,
-        "safety": SafetyRules.load(config.safety.rules).digest,
+        "safety": rules.safety.digest,
         "resources": Resources.load().model_dump(mode="json"),
         "excluded": digest([sorted(exclusions.posts), sorted(exclusions.authors)]),
         "key": key.key_id,
