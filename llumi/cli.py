@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 corpus_app = typer.Typer(help="Look into dumps.", no_args_is_help=True)
-pairs_app = typer.Typer(help="Preference pairs from votes.", no_args_is_help=True)
+pairs_app = typer.Typer(help="Preference pairs from votes, a teacher or people.", no_args_is_help=True)
 model_app = typer.Typer(help="Models that are brought in.", no_args_is_help=True)
 config_app = typer.Typer(help="The configuration as resolved.", no_args_is_help=True)
 app.add_typer(corpus_app, name="corpus")
@@ -113,6 +113,25 @@ def pairs_teach(
     with job(config, overrides, quiet=as_json) as here:
         manifest = teach(here.config, generations, here.progress)
     show_artifact(manifest, here.config, as_json)
+
+
+@pairs_app.command("add")
+def pairs_add(
+    name: Annotated[str, typer.Argument(help="What the artifact is called: human is where the stage dpo2 looks.")],
+    file: Annotated[Path, typer.Argument(help="NDJSON (also .zst or .gz) or Parquet, one pair a row.")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Pairs that people preferred, from a small file, to pairs/<name>. Example: llumi pairs add human preferred.ndjson
+
+    A row has role (gm or im), post, chosen, rejected and, for im, draft; also weight, community, post_id, rater, ...
+    """
+    from llumi.pairs.human import add_pairs
+
+    tree = load_config(config, overrides or ())
+    manifest = add_pairs(tree, name, file)
+    show_artifact(manifest, tree, as_json)
 
 
 @model_app.command("add")

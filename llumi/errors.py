@@ -5,7 +5,7 @@
     |-- StoreError       the store is not there, or refuses
     |-- ArtifactError    an artifact is missing, incomplete or of the wrong kind
     |-- CorpusError      dumps that cannot be read as what they claim to be
-    |-- PairsError       rules that leave nothing, or contradict each other
+    |-- PairsError       a file of pairs that is none, or rules that leave nothing
     |-- ModelError       a folder that is no model, or a model in the wrong place of the lineage
     |-- TrainError       a run that failed on its workers
     |-- EngineError      an engine that cannot answer a request
@@ -39,7 +39,7 @@ class CorpusError(LlumiError):
 
 
 class PairsError(LlumiError):
-    """The rules for pairs leave nothing to train on."""
+    """A file of pairs is not what it should be, or the rules for pairs leave nothing to train on."""
 
 
 class ModelError(LlumiError):

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from llumi.config import Config
 from llumi.corpus.exclude import Exclusions, read_exclusions
-from llumi.corpus.privacy import KEY_VARIABLE, PSEUDONYM_BYTES, Domain, Pseudonymizer
+from llumi.corpus.privacy import KEY_VARIABLE, Domain, Pseudonymizer, bare_name, is_pseudonym
 from llumi.errors import ArtifactError, ConfigError
 from llumi.progress import Progress, silent
 from llumi.storage import (
@@ -49,8 +49,6 @@ FORGOTTEN = "forgotten"
 SAW_FORGOTTEN = "saw_forgotten"
 """In `counts` of a model: since when it is known to have learned from rows that are gone."""
 
-_PREFIXES: dict[Domain, tuple[str, ...]] = {"post": ("t3_",), "author": ("/u/", "u/")}
-_PSEUDONYM = re.compile(rf"[0-9a-f]{{{2 * PSEUDONYM_BYTES}}}")
 _IDENTIFIERS = {"post_id", "example_id", "pair_id", "role"}
 _EARLIER_HASH = re.compile(r"-[0-9a-f]{8}$")
 
@@ -178,10 +176,8 @@ def _named(posts: Sequence[str], authors: Sequence[str]) -> _Named:
     named: _Named = {"post": [], "author": []}
     for domain, values in given.items():
         for value in values:
-            bare = value.strip()
-            prefix = next((prefix for prefix in _PREFIXES[domain] if bare.startswith(prefix)), "")
-            bare = bare.removeprefix(prefix)
-            if not bare or len(bare.split()) != 1 or "#" in bare:
+            bare = bare_name(domain, value)
+            if bare is None:
                 raise ConfigError(f"--{domain}: empty, of several words, or with a #; give one {domain} an option")
             named[domain].append(bare)
     return named
@@ -248,7 +244,7 @@ def _traces(config: Config, named: _Named) -> _Traces:
     def pseudonyms(domain: Domain) -> set[str]:
         found = set[str]()
         for value in named[domain]:
-            found |= {value} if _is_pseudonym(value) else {key.pseudonym(domain, form) for form in (value, value.lower())}
+            found |= {value} if is_pseudonym(value) else {key.pseudonym(domain, form) for form in (value, value.lower())}
         return found
 
     return _Traces(pseudonyms("post"), pseudonyms("author"))
@@ -260,12 +256,13 @@ def _look_into_pairs(storage: Storage, artifacts: Sequence[Manifest], traces: _T
     for manifest in artifacts:
         if manifest.kind != "pairs":
             continue
-        has_authors = False
+        has_rows = has_authors = False
         for path in _tables(manifest):
             rows = _slim(storage, manifest, path)
-            has_authors |= any(map(_is_author, rows.column_names))
+            has_rows |= rows.num_rows > 0
+            has_authors |= any(rows[name].null_count < rows.num_rows for name in filter(_is_author, rows.column_names))
             traces.follow(rows)
-        if not has_authors:
+        if has_rows and not has_authors:
             without.append(manifest.reference)
     return tuple(without)
 
@@ -430,7 +427,7 @@ def _exclude(path: Path | None, named: _Named) -> None:
         f"{domain} {value}\n"
         for domain, values in named.items()
         for value in dict.fromkeys(values)
-        if not _is_pseudonym(value) and value.lower() not in there[domain]
+        if not is_pseudonym(value) and value.lower() not in there[domain]
     ]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -449,7 +446,7 @@ def _advice(config: Config, storage: Storage, named: _Named, lineage: _Lineage) 
             "the dumps still hold it: set corpus.exclude to a file with a line `post ID` or `author NAME` for each, "
             "or the next build brings it back"
         )
-    elif any(_is_pseudonym(value) for values in named.values() for value in values):
+    elif any(is_pseudonym(value) for values in named.values() for value in values):
         yield "a pseudonym cannot be excluded: add the id or the name to corpus.exclude, or the next build brings it back"
     if not storage.is_local:
         yield f"other machines may hold copies: delete {cache_folder() / 'artifacts'} on each, or run this there, too"
@@ -487,11 +484,6 @@ def _readable(storage: Storage, manifest: Manifest, path: str) -> Iterator[pa.Na
             yield stream
     except FileNotFoundError:
         raise ArtifactError(f"{storage.uri}/{manifest.reference}/{path}: listed, but not there; rebuild the artifact") from None
-
-
-def _is_pseudonym(value: str) -> bool:
-    """No name and no identifier of a dump is that long."""
-    return _PSEUDONYM.fullmatch(value) is not None
 
 
 def _is_author(column: str) -> bool:

@@ -51,7 +51,21 @@ DPO_SCHEMA = pa.schema(
 """`pairs/<name>/<role>-dpo/<split>/`: TRL's conversational prompt, chosen and rejected.
 
 `weight` says how much the pair counts (1 where the preset gives no weight). `similarity` is that of draft and revision,
-null for GM. `chosen_author` and `chosen_score` are null where a teacher model wrote the chosen revision.
+null for GM. `chosen_author` and `chosen_score` are null where a teacher model wrote the chosen revision. Pairs that people
+preferred have no scores and no similarity, and authors only where their file names some.
+"""
+
+PEOPLE_SCHEMA = pa.schema(
+    [
+        ("pair_id", pa.string()),
+        ("post_id", pa.string()),
+        ("author", pa.string()),
+        ("part", pa.string()),
+    ]
+)
+"""`pairs/<name>/people/`, beside pairs that people preferred: who else had a part in a pair, as a pseudonym.
+
+`part` is `draft` (wrote IM's draft) or `rater` (preferred the chosen text).
 """
 
 HELD_OUT_SCHEMA = pa.schema(

@@ -41,6 +41,8 @@ FLOORS = {
     "llumi.pairs.totals": 2,
     "llumi.pairs.build": 2,
     "llumi.pairs.teach": 2,
+    "llumi.pairs.preferred": 2,
+    "llumi.pairs.human": 2,
     "llumi.train.run": 2,
     "llumi.generate.run": 2,
     "llumi.evaluate.run": 2,

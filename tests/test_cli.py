@@ -69,6 +69,15 @@ def test_the_tree_as_resolved_is_printed(llumi: Run) -> None:
     assert json.loads(done.stdout)["pairs"]["preset"] == "paper"
 
 
+def test_a_row_of_preferred_pairs_that_is_not_right(llumi: Run, tmp_path: Path) -> None:
+    (tmp_path / "preferred.ndjson").write_text(
+        '{"role": "gm", "post": "A quiet week.", "chosen": "Thank you.", "rejected": ""}\n'
+    )
+    assert_one_line(llumi("pairs", "add", "human", "preferred.ndjson"), "preferred.ndjson: line 1: rejected: is empty")
+    assert_one_line(llumi("pairs", "add", "default", "preferred.ndjson"), "pairs add 'default': not a name")
+    assert_nothing_published(tmp_path)
+
+
 def test_an_unknown_job_is_named_with_those_there_are(llumi: Run) -> None:
     assert_one_line(llumi("submit", "trian"), "jobs/trian.py: no such job")
 

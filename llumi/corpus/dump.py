@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 import polars as pl
 import pyarrow as pa
@@ -139,7 +139,7 @@ def iter_chunks(filesystem: pafs.FileSystem, dump: Dump, chunk_bytes: int = CHUN
     A file that is cut off or damaged gives every whole line before that place. Raises CorpusError for a file that
     cannot be read at all, or has no lines.
     """
-    with _readable(dump.uri), contextlib.closing(_Source(filesystem, dump.path)) as source:
+    with _readable(dump.uri), contextlib.closing(_Source(partial(_open_at, filesystem, dump.path))) as source:
         text = _text(source, dump, filesystem)
         index, start, size = 0, 0, 0
         pending: list[bytes] = []
@@ -161,6 +161,13 @@ def iter_chunks(filesystem: pafs.FileSystem, dump: Dump, chunk_bytes: int = CHUN
         yield Chunk(index, data, source.num_bytes - start, is_last=True, is_truncated=source.is_cut, sha256=source.sha256)
 
 
+def read_lines(content: bytes, form: Form) -> tuple[bytes, bool]:
+    """The text of a small file of lines (which Parquet is not), and whether it was cut off or damaged before its end."""
+    source = _Source(lambda place: io.BytesIO(content[place:]))
+    read = {"plain": _plain, "zstd": _unzstd, "gzip": _gunzip}[form]
+    return b"".join(read(source)), source.is_cut
+
+
 def _whole_lines(blocks: list[bytes]) -> tuple[bytes | None, bytes]:
     """The lines that end within the blocks (None where none does), and what follows them; the text is copied once."""
     for place in reversed(range(len(blocks))):
@@ -176,8 +183,8 @@ class _Source:
     Where a store fails in the middle, the file is opened again at the place that was reached.
     """
 
-    def __init__(self, filesystem: pafs.FileSystem, path: str) -> None:
-        self._filesystem, self._path = filesystem, path
+    def __init__(self, open_at: Callable[[int], BinaryIO]) -> None:
+        self._open_at = open_at
         self._stream: BinaryIO | None = None
         self._sha256 = hashlib.sha256()
         self.num_bytes = 0
@@ -192,9 +199,7 @@ class _Source:
 
     def _read(self, size: int) -> bytes:
         if self._stream is None:
-            file = self._filesystem.open_input_file(self._path)
-            file.seek(self.num_bytes)
-            self._stream = pa.BufferedInputStream(file, _BUFFER_BYTES)
+            self._stream = self._open_at(self.num_bytes)
         try:
             return self._stream.read(size)
         except OSError:
@@ -211,6 +216,12 @@ class _Source:
     def sha256(self) -> str:
         """Of what was read so far."""
         return self._sha256.hexdigest()
+
+
+def _open_at(filesystem: pafs.FileSystem, path: str, place: int) -> BinaryIO:
+    file = filesystem.open_input_file(path)
+    file.seek(place)
+    return cast(BinaryIO, pa.BufferedInputStream(file, _BUFFER_BYTES))
 
 
 def _unzstd(source: _Source) -> Iterator[bytes]:
@@ -328,7 +339,7 @@ def _inspect(filesystem: pafs.FileSystem, info: pafs.FileInfo, scheme: str) -> D
     """The entry as a dump, once its first bytes agree with its name."""
     uri = f"{scheme}{info.path}"
     with _readable(uri):
-        form = _form(retried(partial(_beginning, filesystem, info.path)))
+        form = form_of(retried(partial(_beginning, filesystem, info.path)))
     promised = _FORM_OF_SUFFIX.get(PurePosixPath(info.base_name).suffix)
     if promised and form != promised:
         problem = f"begins with other bytes than {promised} does" if info.size else "is empty, 0 bytes long"
@@ -346,7 +357,8 @@ def _beginning(filesystem: pafs.FileSystem, path: str) -> bytes:
         return magic
 
 
-def _form(magic: bytes) -> Form:
+def form_of(magic: bytes) -> Form:
+    """What a file is, by its first four bytes."""
     if magic == _ZSTD_MAGIC or (magic[1:] == _ZSTD_SKIPPABLE and magic[0] >> 4 == 5):
         return "zstd"
     if magic.startswith(_GZIP_MAGIC):

@@ -6,6 +6,7 @@ the thread up. The key lies apart from every artifact: in LLUMI_PRIVACY_KEY, or 
 
 import hashlib
 import os
+import re
 import secrets
 import string
 from dataclasses import dataclass, field
@@ -28,6 +29,9 @@ PSEUDONYM_BYTES = 12
 _KEY_LETTERS = string.ascii_letters + string.digits + "-_"
 
 Domain = Literal["author", "post", "comment"]
+
+_PREFIXES: dict[Domain, tuple[str, ...]] = {"post": ("t3_",), "author": ("/u/", "u/"), "comment": ("t1_",)}
+_PSEUDONYM = re.compile(rf"[0-9a-f]{{{2 * PSEUDONYM_BYTES}}}")
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,19 @@ class Pseudonymizer:
         digest = hashlib.blake2b(domain.encode(), key=self.key, digest_size=32, person=b"pseudonym").digest()
         text = "".join(_KEY_LETTERS[byte % 64] for byte in digest)
         return text[:16], text[16:]
+
+
+def bare_name(domain: Domain, written: str) -> str | None:
+    """A name or an identifier as people write it, without its prefix; None where it is empty, of several words, or has a #."""
+    bare = written.strip()
+    prefix = next((prefix for prefix in _PREFIXES[domain] if bare.startswith(prefix)), "")
+    bare = bare.removeprefix(prefix)
+    return bare if len(bare.split()) == 1 and "#" not in bare else None
+
+
+def is_pseudonym(value: str) -> bool:
+    """No name and no identifier of a dump is that long."""
+    return _PSEUDONYM.fullmatch(value) is not None
 
 
 def hex_digests(texts: pl.Series, keys: tuple[str, str]) -> pl.Series:

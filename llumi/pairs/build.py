@@ -23,6 +23,7 @@ from llumi.corpus.exclude import read_exclusions
 from llumi.corpus.privacy import Pseudonymizer
 from llumi.corpus.scrub import recall
 from llumi.pairs.endorse import HISTOGRAM_SCHEMA, THRESHOLDS_SCHEMA, score_thresholds
+from llumi.pairs.examples import EXAMPLES
 from llumi.pairs.finish import CountBins, Finish, Resolve, Survivors
 from llumi.pairs.im import build_im
 from llumi.pairs.leaks import LOSSES
@@ -32,16 +33,8 @@ from llumi.pairs.select import Histogram, Select, claims_exchange
 from llumi.pairs.text import TextRules
 from llumi.pairs.totals import Totals
 from llumi.progress import Progress, silent
-from llumi.records import DPO_SCHEMA, HELD_OUT_SCHEMA, SFT_SCHEMA
 from llumi.safety import SafetyRules
 from llumi.storage import Draft, FileEntry, Input, Manifest, Storage, digest, fingerprint
-
-EXAMPLES = {
-    f"{name}/{split}": schema
-    for name, schema in (("gm-sft", SFT_SCHEMA), ("gm-dpo", DPO_SCHEMA), ("im-sft", SFT_SCHEMA), ("im-dpo", DPO_SCHEMA))
-    for split in ("train", "test")
-} | {"drafts": HELD_OUT_SCHEMA, "held-out": HELD_OUT_SCHEMA}
-"""The folders of the artifact and what lies in them."""
 
 Work = Callable[[int], dict[str, Any]]
 

@@ -36,6 +36,7 @@ _FOLDERS = {
     "im-dpo": "IM, revision over draft",
     "held-out": "posts that no model learns from",
     "drafts": "drafts for a teacher to revise",
+    "people": "who wrote a draft or preferred a text",
 }
 _RECORDS = {
     "posts": "Posts",
@@ -43,6 +44,7 @@ _RECORDS = {
     "replies": "Replies",
     "candidate_pairs": "Candidate pairs",
     "drafts": "Drafts",
+    "rows": "Rows of the file",
 }
 
 Tree = Mapping[str, Any]
@@ -140,7 +142,7 @@ def _facts(manifest: Manifest) -> str:
         "Held-out posts": _sum_under(examples, "held-out"),
         "Communities": _number(len(manifest.counts["communities"])) if "communities" in manifest.counts else "",
         "Months": f"{months[0]} to {months[-1]}" if months else "",
-        "Preset": str(manifest.config.get("pairs", {}).get("preset", "")),
+        "Preset": "" if "rows" in manifest.counts else str(manifest.config.get("pairs", {}).get("preset", "")),
         "Built": manifest.created_at[:10],
     }
     return "".join(f"<div><dt>{label}</dt><dd>{escape(fact)}</dd></div>" for label, fact in facts.items() if fact)
@@ -394,7 +396,8 @@ def _samples(samples: pa.Table | None) -> str:
 def _sample(number: int, row: Mapping[str, Any]) -> str:
     prompt = row["prompt"][-1]["content"]
     post = prompt.partition("\n\nPost:\n")[2] or prompt
-    facts = f"{row['community']}, risk of the post: {row['risk'] or 'not known'}, weight {row['weight'] or 0:.2f}"
+    community = row["community"] or "no community named"
+    facts = f"{community}, risk of the post: {row['risk'] or 'not known'}, weight {row['weight'] or 0:.2f}"
     replies = "".join(_reply(side, row[f"{side}_score"], row[side][-1]["content"]) for side in ("chosen", "rejected"))
     return (
         f"<article class='sample'><h3>Pair {number}</h3><p class='quiet'>{escape(facts)}</p>"
@@ -403,7 +406,8 @@ def _sample(number: int, row: Mapping[str, Any]) -> str:
 
 
 def _reply(side: str, score: int | None, text: str) -> str:
-    return f"<div class='{side}'><h4>{side.capitalize()}, score {score}</h4><p>{escape(text)}</p></div>"
+    by_votes = "" if score is None else f", score {score}"
+    return f"<div class='{side}'><h4>{side.capitalize()}{by_votes}</h4><p>{escape(text)}</p></div>"
 
 
 def _footer(manifest: Manifest, with_text: bool) -> str:

@@ -12,6 +12,13 @@ import pyarrow as pa
 from llumi.prompts import Message, answer, gm_prompt, im_prompt
 from llumi.records import DPO_SCHEMA, HELD_OUT_SCHEMA, SFT_SCHEMA
 
+EXAMPLES = {
+    f"{name}/{split}": schema
+    for name, schema in (("gm-sft", SFT_SCHEMA), ("gm-dpo", DPO_SCHEMA), ("im-sft", SFT_SCHEMA), ("im-dpo", DPO_SCHEMA))
+    for split in ("train", "test")
+} | {"drafts": HELD_OUT_SCHEMA, "held-out": HELD_OUT_SCHEMA}
+"""The folders of `pairs/<name>` and what lies in them."""
+
 _HERE = "\0"
 """Stands for a text in a template; cleaning leaves none in a text."""
 

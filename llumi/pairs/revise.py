@@ -80,9 +80,9 @@ def judge(revisions: pl.DataFrame, vetoes: Vetoes, resources: Iterable[str]) -> 
     checks: list[tuple[pl.Expr, pl.Expr]] = [
         (pl.col("generation_id").is_null(), pl.lit("not_generated")),
         (pl.col("error").is_not_null(), pl.lit("failed")),
-        (_words(revision) == "", pl.lit("empty")),
+        (words(revision) == "", pl.lit("empty")),
         (pl.col("finish_reason").ne_missing("stop"), pl.lit("unfinished")),
-        (_words(revision) == _words(pl.col("draft")), pl.lit("unchanged")),
+        (words(revision) == words(pl.col("draft")), pl.lit("unchanged")),
         (pl.col("refused").is_not_null(), pl.lit("unsafe_") + pl.col("refused")),
         (_removes_resource(pl.col("draft"), revision, resources), pl.lit("removed_resource")),
     ]
@@ -90,7 +90,7 @@ def judge(revisions: pl.DataFrame, vetoes: Vetoes, resources: Iterable[str]) -> 
     return revisions.with_columns(refused=refused).select(reason=reason).to_series()
 
 
-def _words(text: pl.Expr) -> pl.Expr:
+def words(text: pl.Expr) -> pl.Expr:
     """The text without what is only spacing or case."""
     return text.str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
 

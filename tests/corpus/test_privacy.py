@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from llumi.config import Config, load_config
-from llumi.corpus.privacy import KEY_VARIABLE, Pseudonymizer
+from llumi.corpus.privacy import KEY_VARIABLE, Domain, Pseudonymizer, bare_name, is_pseudonym
 from llumi.errors import ConfigError
 
 
@@ -61,6 +61,29 @@ def test_an_author_is_one_person_in_any_case_and_an_identifier_is_not() -> None:
     one = Pseudonymizer.from_secret("a" * 32)
     assert one.pseudonym("author", "Quiet_Maple") == one.pseudonym("author", "quiet_MAPLE")
     assert one.pseudonym("post", "aB") != one.pseudonym("post", "ab")
+
+
+@pytest.mark.parametrize(
+    ("domain", "written", "bare"),
+    [
+        ("post", " t3_p1\n", "p1"),
+        ("post", "u/p1", "u/p1"),
+        ("author", "u/finch", "finch"),
+        ("author", "/u/finch", "finch"),
+        ("author", "t3_finch", "t3_finch"),
+        ("author", "u/", None),
+        ("author", " ", None),
+        ("author", "two words", None),
+        ("author", "finch#", None),
+    ],
+)
+def test_a_name_is_known_without_its_prefix(domain: Domain, written: str, bare: str | None) -> None:
+    assert bare_name(domain, written) == bare
+
+
+def test_a_pseudonym_is_told_from_a_name() -> None:
+    assert is_pseudonym(Pseudonymizer.from_secret("a" * 32).pseudonym("post", "x"))
+    assert not any(map(is_pseudonym, ("finch", "1kzq9f", "", "A" * 24, "a" * 23, "a" * 25)))
 
 
 def test_no_two_of_many_names_share_a_pseudonym() -> None:

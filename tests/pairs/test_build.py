@@ -17,7 +17,8 @@ from llumi.config import Config, StorageConfig, load_config
 from llumi.corpus.privacy import Pseudonymizer
 from llumi.corpus.sample import write_sample
 from llumi.errors import ConfigError, CorpusError, PairsError, StoreError
-from llumi.pairs.build import EXAMPLES, build_pairs, pairs_fingerprint
+from llumi.pairs.build import build_pairs, pairs_fingerprint
+from llumi.pairs.examples import EXAMPLES
 from llumi.safety import SafetyRules
 from llumi.storage import Manifest, Storage, open_s3
 from tests.dumps import comment, post, shared, write_corpus
