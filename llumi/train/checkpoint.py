@@ -5,10 +5,11 @@ interrupted goes on where it was, and one with other settings never starts from 
 """
 
 import contextlib
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Self
 
@@ -63,39 +64,53 @@ def remove_other_runs(storage: Storage, folder: str, keep: str) -> None:
             delete_tree(storage.filesystem, info.path)
 
 
-@dataclass(frozen=True)
 class Upload:
-    """Copies this rank's part of a checkpoint to the run's folder on storage, in the background while training goes on."""
+    """Copies this rank's parts of checkpoints to the run's folder on storage, in the background while training goes on."""
 
-    filesystem: pafs.FileSystem
-    run: str
-    patience_seconds: float = UPLOAD_PATIENCE_SECONDS
+    def __init__(self, filesystem: pafs.FileSystem, run: str, patience_seconds: float = UPLOAD_PATIENCE_SECONDS) -> None:
+        self._filesystem, self._run, self._patience_seconds = filesystem, run, patience_seconds
+        self._idle = threading.Condition()
+        self._num_pending = 0
+
+    def expect_one(self) -> None:
+        """Say that a part is about to be handed over."""
+        with self._idle:
+            self._num_pending += 1
+
+    def wait(self) -> None:
+        """Until all parts that were handed over are on storage, or have failed: their files may go then."""
+        with self._idle:
+            self._idle.wait_for(lambda: self._num_pending == 0)
 
     def __call__(self, checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
         """Ray Train's `checkpoint_upload_fn`; raises StoreError where the store stays away."""
         folder = Path(checkpoint.path)
-        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-            target = f"{self.run}/{name}/{file.relative_to(folder).as_posix()}"
-            self._patiently(partial(self._copy, file, target), target)
-        return ray.train.Checkpoint(f"{self.run}/{name}", self.filesystem)
+        try:
+            for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+                self._patiently(file, f"{self._run}/{name}/{file.relative_to(folder).as_posix()}")
+        finally:
+            with self._idle:
+                self._num_pending -= 1
+                self._idle.notify_all()
+        return ray.train.Checkpoint(f"{self._run}/{name}", self._filesystem)
 
-    def _patiently(self, copy: Callable[[], None], target: str) -> None:
-        deadline = time.monotonic() + self.patience_seconds
-        for pause in (*_PAUSE_SECONDS, *iter(lambda: _PAUSE_SECONDS[-1], None)):
+    def _patiently(self, file: Path, target: str) -> None:
+        deadline = time.monotonic() + self._patience_seconds
+        for pause in chain(_PAUSE_SECONDS, repeat(_PAUSE_SECONDS[-1])):
             try:
-                return copy()
+                return self._copy(file, target)
             except OSError as error:
                 if time.monotonic() + pause > deadline:
                     problem = (str(error).splitlines() or [""])[0][:200]
                     raise StoreError(
-                        f"{target}: cannot be written ({problem}); the last complete checkpoint stays: make "
-                        "room, or bring the store back, and run the same command again"
+                        f"{target}: cannot be written ({problem}); the last complete checkpoint stays: make room, or bring the "
+                        "store back, and run the same command again"
                     ) from None
             time.sleep(pause)
 
     def _copy(self, file: Path, target: str) -> None:
-        self.filesystem.create_dir(target.rpartition("/")[0])
-        with file.open("rb") as source, self.filesystem.open_output_stream(target) as sink:
+        self._filesystem.create_dir(target.rpartition("/")[0])
+        with file.open("rb") as source, self._filesystem.open_output_stream(target) as sink:
             while chunk := source.read(COPY_CHUNK_BYTES):
                 sink.write(chunk)
 
@@ -105,6 +120,7 @@ def hand_over(upload: Upload, folder: Path, step: int, held_out_loss: float | No
 
     Every rank must call it: the checkpoint counts once all parts have arrived. `folder` is deleted afterwards.
     """
+    upload.expect_one()
     ray.train.report(
         {"step": step} | ({HELD_OUT_LOSS: held_out_loss} if held_out_loss is not None else {}),
         checkpoint=ray.train.Checkpoint.from_directory(str(folder)),

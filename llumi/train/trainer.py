@@ -122,6 +122,9 @@ class _HandOver(TrainerCallback):  # type: ignore[misc]  # transformers is untyp
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         hand_over(self.upload, folder, state.global_step, losses[-1] if losses else None)
 
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.upload.wait()
+
 
 class _Tell(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
     """Writes on the driver's board how far rank 0 is, and does not wait for it to be read."""

@@ -52,7 +52,7 @@ def test_a_key_that_the_library_does_not_read_is_named(settings: dict[str, Any],
 @pytest.mark.usefixtures("own_process_state")
 def test_keys_that_the_libraries_read_pass_and_arrive(tmp_path: Path) -> None:
     train = TrainConfig(
-        trl={"warmup_steps": 3, "label_smoothing": 0.1, "neftune_noise_alpha": 5.0},
+        trl={"warmup_steps": 3, "discopop_tau": 0.1, "neftune_noise_alpha": 5.0},
         deepspeed={
             "gradient_clipping": 0.5,
             "flops_profiler": {"enabled": False},
@@ -69,8 +69,8 @@ def test_keys_that_the_libraries_read_pass_and_arrive(tmp_path: Path) -> None:
         "stage3_prefetch_bucket_size": 10,
     }
     plain = train.model_copy(update={"deepspeed": {}})
-    # `label_smoothing` is a field of DPO alone; SFT goes without it.
-    assert trainer_arguments(plain, "dpo1", tmp_path).label_smoothing == 0.1
+    # `discopop_tau` is a field of DPO alone; SFT goes without it.
+    assert trainer_arguments(plain, "dpo1", tmp_path).discopop_tau == 0.1
     assert trainer_arguments(plain, "sft", tmp_path).warmup_steps == 3
 
 
