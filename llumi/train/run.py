@@ -35,11 +35,13 @@ from llumi.train.assignment import Assignment
 from llumi.train.board import Board
 from llumi.train.checkpoint import checkpoint_filesystem, remove_other_runs, run_name
 from llumi.train.settings import check_passthrough
+from llumi.train.tracking import check_mlflow
 from llumi.train.worker import run_rank
 
 POLL_SECONDS = 0.5
 WITHOUT_EFFECT = {
-    "base", "sft", "dpo1", "cpus_per_worker", "logging_steps", "checkpoint_steps", "checkpoints_kept", "max_failures"
+    "base", "sft", "dpo1", "cpus_per_worker", "logging_steps", "checkpoint_steps", "checkpoints_kept", "max_failures",
+    "peak_tflops", "tensorboard", "mlflow_uri",
 }  # fmt: skip
 """Fields of `train` that do not determine a stage's model: the parent stands for the base, its own section is added."""
 
@@ -82,6 +84,7 @@ def train_fingerprint(config: Config, storage: Storage, role: Role, stage: Stage
 def _assign(config: Config, storage: Storage, role: Role, stage: Stage) -> Assignment:
     """Check all that can be checked without a worker."""
     check_passthrough(config.train)
+    check_mlflow(config.train)
     pairs = _pairs(config, storage)
     folder = f"{role}-{'sft' if stage == 'sft' else 'dpo'}"
     train_files = _files_with_rows(storage, pairs, f"{folder}/train")

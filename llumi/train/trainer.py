@@ -6,6 +6,7 @@ Imported by the worker only: it takes seconds to load.
 import dataclasses
 import json
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,23 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, T
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from trl import DPOTrainer, SFTTrainer
 
+from llumi.storage import Manifest
 from llumi.train.assignment import Assignment, Materials
+from llumi.train.card import TRAINING_LOG, gather_card, write_card
 from llumi.train.checkpoint import hand_over
 from llumi.train.settings import precision, trainer_arguments
+from llumi.train.sight import Sighted, curve_callbacks, peak_flops_here
+from llumi.train.throughput import Clock, run_figures
 
-TRAINING_LOG = "training_log.json"
+
+class _SightedSFTTrainer(Sighted, SFTTrainer):  # type: ignore[misc]  # trl is untyped
+    """SFT that logs how fast it goes."""
 
 
-class _TokenDPOTrainer(DPOTrainer):  # type: ignore[misc]  # trl is untyped
+class _TokenDPOTrainer(Sighted, DPOTrainer):  # type: ignore[misc]  # trl is untyped
     """DPO on columns that are tokens already; TRL would insist on making them from text."""
+
+    sequences_per_sample = 2
 
     def _prepare_dataset(self, dataset: datasets.Dataset, *_: Any) -> datasets.Dataset:
         return dataset
@@ -33,8 +42,12 @@ class _TokenDPOTrainer(DPOTrainer):  # type: ignore[misc]  # trl is untyped
 class _HandOver(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
     """Hands each saved checkpoint to Ray Train. A rank saves into a folder of its own, so all in it is its part."""
 
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        hand_over(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step)
+        with self.clock.checkpoint():
+            hand_over(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step)
 
 
 class _Tell(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
@@ -56,7 +69,8 @@ def build_trainer(work: Assignment, materials: Materials, board: Any, scratch: P
     """
     train = work.config.train
     test_rows = materials.test_rows
-    kind = _TokenDPOTrainer if work.objective == "dpo" else SFTTrainer
+    clock = Clock()
+    kind = _TokenDPOTrainer if work.objective == "dpo" else _SightedSFTTrainer
     trainer = kind(
         model=str(materials.parent),
         args=trainer_arguments(train, work.stage, scratch),
@@ -64,8 +78,10 @@ def build_trainer(work: Assignment, materials: Materials, board: Any, scratch: P
         train_dataset=datasets.Dataset(materials.train_rows, fingerprint=f"{work.fingerprint}-train"),
         eval_dataset=datasets.Dataset(test_rows, fingerprint=f"{work.fingerprint}-test") if test_rows.num_rows else None,
         processing_class=materials.tokenizer,
-        callbacks=[_HandOver(), _Tell(board)],
+        callbacks=[_HandOver(clock), _Tell(board), *curve_callbacks(work, scratch)],
         peft_config=_lora(work) if train.method == "lora" else None,
+        clock=clock,
+        peak_flops=peak_flops_here(train),
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -81,14 +97,31 @@ def publish(work: Assignment, materials: Materials, trainer: Trainer, scratch: P
     _whole_model(work, weights, materials.parent).save_pretrained(folder)
     AutoTokenizer.from_pretrained(materials.parent).save_pretrained(folder)
     (folder / TRAINING_LOG).write_text(json.dumps(history, indent=1), encoding="utf-8")
+    model = _described(work, materials, trainer.state)
+    write_card(gather_card(work.storage, model, history), folder)
     draft = work.storage.begin("models", work.name)
     draft.publish(
         draft.upload(folder),
+        fingerprint=model.fingerprint,
+        config=model.config,
+        inputs=model.inputs,
+        counts=model.counts,
+        metrics=model.metrics,
+    )
+
+
+def _described(work: Assignment, materials: Materials, state: Any) -> Manifest:
+    """What the manifest will say, its files aside: the card is one of them, and tells the rest."""
+    return Manifest(
+        kind="models",
+        name=work.name,
         fingerprint=work.fingerprint,
         config=work.config.model_dump(mode="json"),
         inputs=work.inputs,
+        files=(),
         counts=_counts(materials),
-        metrics=_metrics(work, trainer.state),
+        metrics=_metrics(work, state),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
@@ -135,6 +168,7 @@ def _metrics(work: Assignment, state: Any) -> dict[str, Any]:
         "steps": state.global_step,
         "num_tokens": state.num_input_tokens_seen,
         "wall_seconds": round(time.time() - work.started_at, 1),
+        **run_figures(state.log_history),
         "train": train[-1] if train else {},
         "eval": {key.removeprefix("eval_"): value for key, value in test[-1].items()} if test else {},
     }
