@@ -19,8 +19,9 @@ OUTBOUND_OFF = {
     "VLLM_DO_NOT_TRACK": "1",
     "DO_NOT_TRACK": "1",
     "WANDB_MODE": "disabled",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
 }
-"""Every switch that keeps Ray, Hugging Face, TRL and vLLM from speaking to anyone outside."""
+"""Every switch that keeps Ray, Hugging Face, TRL, vLLM and MLflow from speaking to anyone outside."""
 
 QUIET = {
     # MinIO answers HTTP 411 to the trailing checksums that newer S3 clients add; read once, when pyarrow's S3 starts.
