@@ -28,6 +28,9 @@ QUIET = {
     "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
     # Without it pyarrow asks the cloud's metadata address for credentials that are not there.
     "AWS_EC2_METADATA_DISABLED": "true",
+    # A server that does not answer is asked again for minutes otherwise, while training waits.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "TOKENIZERS_PARALLELISM": "false",
     "RAY_TRAIN_V2_ENABLED": "1",
     # How soon Ray Train notices that its ranks are done, or that one died; its default of 2 s is waited for twice a run.

@@ -30,8 +30,8 @@ _ROLES = {
 }
 _STAGES = {
     "sft": "Stage `sft`: supervised fine-tuning on replies that a community endorsed.",
-    "dpo1": "Stage `dpo1`: direct preference optimisation (arXiv 2305.18290) on pairs from votes, the parent as reference.",
-    "dpo2": "Stage `dpo2`: direct preference optimisation (arXiv 2305.18290) on pairs that people rated, the parent as reference.",
+    "dpo1": "Stage `dpo1`: direct preference optimisation (arXiv 2305.18290) on pairs from votes, its parent as reference.",
+    "dpo2": "Stage `dpo2`: direct preference optimisation (arXiv 2305.18290) on pairs by people, its parent as reference.",
 }
 _NOT_SHOWN = {"base", "mlflow_uri", "nvme_path", "tensorboard"}
 """Settings that say nothing of a model, or where a machine keeps its files."""

@@ -128,9 +128,11 @@ class Clock:
     def checkpoint(self) -> Iterator[None]:
         """Time during which training waits for a checkpoint."""
         before = self._waited
-        with self.pause():
-            yield
-        self._checkpoints += self._waited - before
+        try:
+            with self.pause():
+                yield
+        finally:
+            self._checkpoints += self._waited - before
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ No text goes there but the names of the model and of the run.
 import importlib.util
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from llumi.config import Stage, TrainConfig
@@ -61,29 +61,25 @@ class MlflowRun:
         if self._client is None or step <= self._sent[kind]:
             return
         from mlflow.entities import Metric
-        from mlflow.exceptions import MlflowException
 
         now = int(time.time() * 1000)
         metrics = [Metric(name, float(value), now, step) for name, value in figures.items() if isinstance(value, int | float)]
-        try:
-            self._client.log_batch(self._run_id, metrics=metrics)
-        except MlflowException as error:
-            self._give_up(error)
+        self._try(lambda client: client.log_batch(self._run_id, metrics=metrics))
 
     def finish(self) -> None:
         """Mark the run as finished."""
+        self._try(lambda client: client.set_terminated(self._run_id))
+
+    def _try(self, send: Callable[[Any], object]) -> None:
         if self._client is None:
             return
-        from mlflow.exceptions import MlflowException
-
         try:
-            self._client.set_terminated(self._run_id)
-        except MlflowException as error:
-            self._give_up(error)
-
-    def _give_up(self, error: Any) -> None:
-        self._client = None
-        logging.getLogger("llumi").warning("MLflow no longer answers (%s); training_log.json has all figures", error.error_code)
+            send(self._client)
+        except Exception as error:  # whatever a server does, it ends no training
+            self._client = None
+            logging.getLogger("llumi").warning(
+                "MLflow no longer answers (%s): the curves end here, training_log.json has all figures", type(error).__name__
+            )
 
     def _standing(self, client: Any, resumed: bool) -> str | None:
         """The run of an earlier attempt, or None; one that is finished was of another training with the same settings."""

@@ -97,7 +97,7 @@ def test_a_card_says_what_a_model_is_and_what_it_came_from() -> None:
     }
     assert section(card, "What it is") == (
         "GM, the generation model: it drafts a supportive reply to a post.\n"
-        "Stage `dpo1`: direct preference optimisation (arXiv 2305.18290) on pairs from votes, the parent as reference.\n"
+        "Stage `dpo1`: direct preference optimisation (arXiv 2305.18290) on pairs from votes, its parent as reference.\n"
         "Made 2026-11-02 by LLUMI 0.1.0; fingerprint `ffffffffffffffff`."
     )
     assert section(card, "Base and lineage") == (
@@ -233,7 +233,7 @@ def test_the_lineage_is_followed_by_hash_down_to_the_base(store: Storage) -> Non
     ]
     assert card.base == Base("Small-1B-Instruct", "mit")
     assert card.pairs == store.manifest("pairs/default")
-    publish(store, "models/gm-sft", [])
+    publish(store, "models/gm-sft", [], {"other": b"weights"})
     publish(store, "pairs/default", [Input("corpus", "")], {"other": b"rows"})
     card = gather_card(store, model, HISTORY)
     assert card.ancestors == [Ancestor("models/gm-sft", model.inputs[0].sha256)]

@@ -1,9 +1,9 @@
 """What a run shows of itself: real TRL trainers on the random two-layer model in this process, and one run on Ray."""
 
 import json
-import os
-import subprocess
+import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,14 @@ from typing import Any
 import datasets
 import pytest
 import torch
+from mlflow import MlflowClient
 from peft import LoraConfig, get_peft_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from llumi.config import Config, StorageConfig, TrainConfig, load_config
+from llumi.config import StorageConfig, TrainConfig, load_config
 from llumi.environment import OUTBOUND_OFF
 from llumi.errors import ConfigError
 from llumi.storage import Storage
@@ -25,9 +26,8 @@ from llumi.train.run import train
 from llumi.train.sight import EventFiles, MlflowCurves, Sighted, count_batch, model_shape, peak_flops_here
 from llumi.train.throughput import Clock, flops_per_token
 from llumi.train.tracking import RUN_TAG, MlflowRun, check_mlflow
-from tests.train.conftest import MakePairs
-
-MlflowClient = pytest.importorskip("mlflow").MlflowClient
+from tests.conftest import free_port
+from tests.train.conftest import COLD, POSTS, WARM, MakePairs
 
 FIGURES = {"seconds", "tokens_per_second", "samples_per_second", "mfu", "memory_gib", "checkpoint_seconds"}
 LENGTHS = (7, 12, 9, 20, 5, 16, 11, 8)
@@ -74,12 +74,12 @@ Make = Callable[..., SightedSFT]
 
 @pytest.fixture
 def sft(tiny_model: Path, tmp_path: Path) -> Make:
-    """An SFT trainer over rows of known lengths: 4 steps to an epoch, a checkpoint every 2 steps, an evaluation every 4."""
+    """An SFT trainer over rows of known lengths: 4 steps to an epoch, a checkpoint every 2 steps, an evaluation after 4 and 6."""
 
     def make(*callbacks: TrainerCallback, peak_flops: float | None = 1e12, **more: Any) -> SightedSFT:
         rows = [{"input_ids": [5] * length, "labels": [-100] + [5] * (length - 1)} for length in LENGTHS]
         dataset = datasets.Dataset.from_list(rows)
-        arguments = {"max_steps": 6, "save_steps": 2, "eval_strategy": "steps", "eval_steps": 4, "per_device_train_batch_size": 2}
+        arguments = {"max_steps": 6, "save_steps": 2, "eval_strategy": "steps", "eval_steps": 4}
         trainer = SightedSFT(
             model=str(tiny_model),
             args=SFTConfig(
@@ -89,6 +89,7 @@ def sft(tiny_model: Path, tmp_path: Path) -> Make:
                 bf16=False,
                 gradient_checkpointing=False,
                 logging_steps=1,
+                per_device_train_batch_size=2,
                 include_num_input_tokens_seen="non_padding",
                 disable_tqdm=True,
                 report_to="none",
@@ -146,8 +147,6 @@ def test_without_a_known_device_there_is_no_utilisation(sft: Make) -> None:
 
 
 def test_evaluations_are_not_in_the_time_of_training(sft: Make) -> None:
-    import time
-
     class Slow(TrainerCallback):
         def on_prediction_step(self, *_: Any, **__: Any) -> None:
             time.sleep(0.5)
@@ -156,7 +155,10 @@ def test_evaluations_are_not_in_the_time_of_training(sft: Make) -> None:
     trainer.train()
     runtime = next(entry["eval_runtime"] for entry in trainer.state.log_history if "eval_loss" in entry)
     assert runtime > 0.5
-    assert sum(entry.get("seconds", 0) for entry in trainer.state.log_history) < trainer.state.log_history[-1]["train_runtime"] - 0.5
+    assert (
+        sum(entry.get("seconds", 0) for entry in trainer.state.log_history)
+        < trainer.state.log_history[-1]["train_runtime"] - 0.5
+    )
 
 
 def test_a_dpo_pair_is_one_sample_and_its_reference_costs(tiny_model: Path, tmp_path: Path) -> None:
@@ -237,7 +239,6 @@ def test_tensorboard_goes_on_after_a_failure_without_doubling_a_step(sft: Make, 
     assert [step for step, _ in points_of(folder, "train/loss")] == [1, 2, 3, 4, 5]
     trainer = sft(EventFiles(storage, "runs/gm-sft/abc", tmp_path))
     trainer.train(resume_from_checkpoint=True)
-    trainer.evaluate()
     losses = points_of(folder, "train/loss")
     assert [step for step, _ in losses] == [1, 2, 3, 4, 5, 6]
     history = {entry["step"]: entry["loss"] for entry in trainer.state.log_history if "loss" in entry}
@@ -256,10 +257,10 @@ def test_on_s3_event_files_come_with_every_checkpoint(sft: Make, s3_storage: Sto
     storage = Storage.open(s3_storage)
 
     def fetched(name: str) -> Path:
-        from pyarrow.fs import FileSelector, LocalFileSystem, copy_files
+        from pyarrow.fs import LocalFileSystem, copy_files
 
         source = storage.path("runs/gm-sft/abc")
-        assert storage.filesystem.get_file_info(FileSelector(source))
+        (tmp_path / name).mkdir(exist_ok=True)
         copy_files(source, str(tmp_path / name), source_filesystem=storage.filesystem, destination_filesystem=LocalFileSystem())
         return tmp_path / name
 
@@ -273,3 +274,136 @@ def test_on_s3_event_files_come_with_every_checkpoint(sft: Make, s3_storage: Sto
 
 
 # MLflow.
+
+
+@pytest.fixture
+def mlflow_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """MLflow's store in a folder, which it keeps for such uses as this."""
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    return str(tmp_path / "mlflow")
+
+
+def curves_to(uri: str) -> MlflowCurves:
+    return MlflowCurves(MlflowRun(TrainConfig(mlflow_uri=uri), "sft", "gm-sft", "abc"))
+
+
+def runs_in(uri: str) -> list[Any]:
+    client = MlflowClient(tracking_uri=uri)
+    return client.search_runs([client.get_experiment_by_name("llumi").experiment_id])
+
+
+def steps_sent(uri: str, run: Any, name: str) -> list[int]:
+    return [metric.step for metric in MlflowClient(tracking_uri=uri).get_metric_history(run.info.run_id, name)]
+
+
+def test_mlflow_goes_on_after_a_failure_without_doubling_a_step(sft: Make, mlflow_store: str) -> None:
+    with pytest.raises(RuntimeError, match="the node died"):
+        sft(curves_to(mlflow_store), CutOff(5)).train()
+    (cut,) = runs_in(mlflow_store)
+    assert cut.info.status == "RUNNING"
+    assert steps_sent(mlflow_store, cut, "train/loss") == [1, 2, 3, 4, 5]
+    trainer = sft(curves_to(mlflow_store))
+    trainer.train(resume_from_checkpoint=True)
+    (run,) = runs_in(mlflow_store)
+    assert (run.info.run_id, run.info.status) == (cut.info.run_id, "FINISHED")
+    assert steps_sent(mlflow_store, run, "train/loss") == [1, 2, 3, 4, 5, 6]
+    assert steps_sent(mlflow_store, run, "eval/loss") == [4, 6]
+    assert run.data.metrics["train/tokens_per_second"] > 0
+    sft(curves_to(mlflow_store), max_steps=1).train()
+    assert len(runs_in(mlflow_store)) == 2, "a training from the start is a run of its own"
+
+
+def test_only_figures_names_and_numbers_reach_mlflow(sft: Make, mlflow_store: str) -> None:
+    sft(curves_to(mlflow_store), max_steps=1).train()
+    (run,) = runs_in(mlflow_store)
+    assert run.data.params["sft.learning_rate"] == "0.0002"
+    assert all(value in ("True", "False") or float(value) is not None for value in run.data.params.values())
+    assert run.data.tags == {RUN_TAG: "abc", "mlflow.runName": "gm-sft-abc"}
+    assert not list(Path(mlflow_store).rglob("artifacts/*"))
+
+
+def test_a_server_that_goes_away_ends_no_training(sft: Make, mlflow_store: str, caplog: pytest.LogCaptureFixture) -> None:
+    class Gone(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 1:
+                shutil.rmtree(mlflow_store)
+
+    trainer = sft(curves_to(mlflow_store), Gone(), max_steps=3)
+    trainer.train()
+    assert trainer.state.global_step == 3
+    assert [record.getMessage() for record in caplog.records if record.name == "llumi"] == [
+        "MLflow no longer answers (Exception): the curves end here, training_log.json has all figures"
+    ]
+
+
+def test_a_server_that_never_answered_is_one_line_without_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    run = MlflowRun(TrainConfig(mlflow_uri=f"http://user:secret@127.0.0.1:{free_port()}"), "sft", "gm-sft", "abc")
+    with pytest.raises(ConfigError, match=r"^train\.mlflow_uri: no MLflow server answers there \(INTERNAL_ERROR\); ") as caught:
+        run.open(resumed=False)
+    assert "secret" not in str(caught.value)
+
+
+def test_without_the_client_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.delitem(sys.modules, "mlflow")
+    with pytest.raises(ConfigError, match=r"^train\.mlflow_uri: .* on this node; run `pip install mlflow-skinny`"):
+        check_mlflow(TrainConfig(mlflow_uri="http://127.0.0.1:5000"))
+    check_mlflow(TrainConfig())
+
+
+def test_the_telemetry_of_mlflow_is_off_by_our_switch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.telemetry import utils
+
+    monkeypatch.setattr(utils, "_IS_IN_CI_ENV_OR_TESTING", False)
+    for name, value in OUTBOUND_OFF.items():
+        monkeypatch.setenv(name, value)
+    assert utils.is_telemetry_disabled()
+    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY")
+    assert not utils.is_telemetry_disabled()
+
+
+# On Ray.
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_published_model_holds_its_card_its_curves_and_its_speed(
+    ray_cluster: None, tiny_model: Path, make_pairs: MakePairs, tmp_path: Path
+) -> None:
+    config = load_config(
+        None,
+        [
+            f"storage.uri={tmp_path / 'store'}",
+            f"train.base={tiny_model}",
+            "train.max_length=256",
+            "train.sft.max_steps=4",
+            "train.dpo1.max_steps=2",
+            "train.checkpoint_steps=2",
+            "train.peak_tflops=0.05",
+        ],
+    )
+    make_pairs(config.storage)
+    storage = Storage.open(config.storage)
+    for stage in ("sft", "dpo1"):
+        manifest = train(config, "gm", stage)
+        folder = storage.fetch(manifest.reference)
+        history = json.loads((folder / "training_log.json").read_text())
+        steps = [entry for entry in history if "loss" in entry]
+        assert all(entry.keys() >= FIGURES for entry in steps)
+        assert manifest.metrics.keys() >= FIGURES - {"seconds"}
+        assert 0 < manifest.metrics["mfu"] < 1
+        assert manifest.metrics["checkpoint_seconds"] > 0
+        # Two ranks with two examples each.
+        assert all(entry["samples_per_second"] * entry["seconds"] == pytest.approx(4, rel=1e-3) for entry in steps)
+        tokens = sum(entry["tokens_per_second"] * entry["seconds"] for entry in steps)
+        assert tokens == pytest.approx(manifest.metrics["num_tokens"], rel=1e-3)
+        (run,) = Path(storage.path("runs", manifest.name)).iterdir()
+        assert [step for step, _ in points_of(run, "train/loss")] == [entry["step"] for entry in steps]
+        assert points_of(run, "eval/loss")
+        card = (folder / "README.md").read_text()
+        assert f"# gm-{stage}\n" in card
+        assert "](curves.svg)" in card
+        assert (folder / "curves.svg").read_text().startswith("<svg")
+        assert {"README.md", "curves.svg"} <= {entry.path for entry in manifest.files}
+        assert not any(phrase in card for phrase in (*POSTS, *WARM, *COLD))
