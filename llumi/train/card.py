@@ -33,8 +33,8 @@ _STAGES = {
     "dpo1": "Stage `dpo1`: direct preference optimisation (arXiv 2305.18290) on pairs from votes, its parent as reference.",
     "dpo2": "Stage `dpo2`: direct preference optimisation (arXiv 2305.18290) on pairs by people, its parent as reference.",
 }
-_NOT_SHOWN = {"base", "mlflow_uri", "nvme_path", "tensorboard"}
-"""Settings that say nothing of a model, or where a machine keeps its files."""
+_NOT_SHOWN = {"base", "nvme_path", "mlflow_uri", "tensorboard", "logging_steps", "checkpoints_kept", "max_failures"}
+"""Settings that name a place, or say nothing of the model that a stage gives."""
 
 _TRAINING = (
     ("steps", "Steps", "{:,}"),
@@ -48,7 +48,7 @@ _TRAINING = (
 )
 _HELD_OUT = {
     "loss": "Loss",
-    "mean_token_accuracy": "Tokens foreseen",
+    "mean_token_accuracy": "Tokens predicted right",
     "rewards/accuracies": "Pairs where the chosen reply wins",
     "rewards/margins": "Reward margin",
 }
@@ -359,7 +359,9 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _cell(value: Any) -> str:
     """A value for a cell of a table."""
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
         return f"{value:,}"
     shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     return shown.replace("|", r"\|").replace("\n", " ")

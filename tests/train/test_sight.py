@@ -74,7 +74,7 @@ Make = Callable[..., SightedSFT]
 
 @pytest.fixture
 def sft(tiny_model: Path, tmp_path: Path) -> Make:
-    """An SFT trainer over rows of known lengths: 4 steps to an epoch, a checkpoint every 2 steps, an evaluation after 4 and 6."""
+    """SFT over rows of known lengths: 4 steps to an epoch, a checkpoint every 2 steps, an evaluation after 4 and 6."""
 
     def make(*callbacks: TrainerCallback, peak_flops: float | None = 1e12, **more: Any) -> SightedSFT:
         rows = [{"input_ids": [5] * length, "labels": [-100] + [5] * (length - 1)} for length in LENGTHS]
@@ -220,6 +220,16 @@ def test_the_formula_agrees_with_what_torch_counts(tied: bool, lora: bool) -> No
     expected = flops_per_token(model_shape(model), length=48) * ids.numel()
     # With LoRA, nothing flows back below the first adapters.
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.03 if lora else 0.01)
+
+
+def test_parameters_that_zero_3_keeps_on_other_ranks_count(tiny_model: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    whole = model_shape(model)
+    assert whole.trained > 10_000
+    for parameter in model.parameters():
+        parameter.ds_numel = parameter.numel()
+        parameter.data = torch.empty(0)
+    assert model_shape(model) == whole
 
 
 def test_a_mixture_of_experts_has_no_shape(tiny_model: Path) -> None:
@@ -377,8 +387,8 @@ def test_a_published_model_holds_its_card_its_curves_and_its_speed(
             f"storage.uri={tmp_path / 'store'}",
             f"train.base={tiny_model}",
             "train.max_length=256",
-            "train.sft.max_steps=4",
-            "train.dpo1.max_steps=2",
+            "train.sft={max_steps: 4, batch_size_per_worker: 2}",
+            "train.dpo1={max_steps: 2, batch_size_per_worker: 2}",
             "train.checkpoint_steps=2",
             "train.peak_tflops=0.05",
         ],
