@@ -20,7 +20,7 @@ app = typer.Typer(
 )
 corpus_app = typer.Typer(help="Look into dumps.", no_args_is_help=True)
 pairs_app = typer.Typer(help="Preference pairs from votes, a teacher or people.", no_args_is_help=True)
-model_app = typer.Typer(help="Models that are brought in.", no_args_is_help=True)
+model_app = typer.Typer(help="Models: bring one in, tell what one is.", no_args_is_help=True)
 config_app = typer.Typer(help="The configuration as resolved.", no_args_is_help=True)
 app.add_typer(corpus_app, name="corpus")
 app.add_typer(pairs_app, name="pairs")
@@ -149,6 +149,22 @@ def model_add(
     tree = load_config(config, overrides or ())
     manifest = add_model(tree, Storage.open(tree.storage), name, folder)
     show_artifact(manifest, tree, as_json)
+
+
+@model_app.command("card")
+def model_card(
+    name: Annotated[str, typer.Argument(help="Which model, such as gm-dpo1.")],
+    out: Annotated[Path, typer.Option(help="The Markdown file to write; its curves come beside it.")] = Path("model-card.md"),
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Write the card of models/<name> anew, with the evaluations that name it. Example: llumi model card gm-dpo1"""
+    from llumi.storage import Storage
+    from llumi.train.card import write_standing_card
+
+    tree = load_config(config, overrides or ())
+    write_standing_card(Storage.open(tree.storage), name, out)
+    console.print(f"[green]written[/] {out}", soft_wrap=True)
 
 
 @pairs_app.command("card")

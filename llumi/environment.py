@@ -19,14 +19,18 @@ OUTBOUND_OFF = {
     "VLLM_DO_NOT_TRACK": "1",
     "DO_NOT_TRACK": "1",
     "WANDB_MODE": "disabled",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
 }
-"""Every switch that keeps Ray, Hugging Face, TRL and vLLM from speaking to anyone outside."""
+"""Every switch that keeps Ray, Hugging Face, TRL, vLLM and MLflow from speaking to anyone outside."""
 
 QUIET = {
     # MinIO answers HTTP 411 to the trailing checksums that newer S3 clients add; read once, when pyarrow's S3 starts.
     "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
     # Without it pyarrow asks the cloud's metadata address for credentials that are not there.
     "AWS_EC2_METADATA_DISABLED": "true",
+    # A server that does not answer is asked again for minutes otherwise, while training waits.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "TOKENIZERS_PARALLELISM": "false",
     "RAY_TRAIN_V2_ENABLED": "1",
     # How soon Ray Train notices that its ranks are done, or that one died; its default of 2 s is waited for twice a run.

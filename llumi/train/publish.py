@@ -6,6 +6,7 @@ Imported by the worker only: it takes seconds to load.
 import dataclasses
 import json
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+from llumi.storage import Manifest
 from llumi.train.assignment import Assignment, Materials
+from llumi.train.card import TRAINING_LOG, gather_card, write_card
 from llumi.train.checkpoint import best_checkpoint
 from llumi.train.settings import lora, precision
-
-TRAINING_LOG = "training_log.json"
+from llumi.train.throughput import run_figures
 
 Weights = dict[str, torch.Tensor]
 
@@ -36,14 +38,31 @@ def publish(work: Assignment, materials: Materials, trainer: Trainer, scratch: P
     _whole_model(work, weights, materials.parent).save_pretrained(folder)
     AutoTokenizer.from_pretrained(materials.parent).save_pretrained(folder)
     (folder / TRAINING_LOG).write_text(json.dumps(history, indent=1), encoding="utf-8")
+    model = _described(work, materials, trainer.state, step)
+    write_card(gather_card(work.storage, model, history), folder)
     draft = work.storage.begin("models", work.name)
     draft.publish(
         draft.upload(folder),
+        fingerprint=model.fingerprint,
+        config=model.config,
+        inputs=model.inputs,
+        counts=model.counts,
+        metrics=model.metrics,
+    )
+
+
+def _described(work: Assignment, materials: Materials, state: Any, step: int) -> Manifest:
+    """What the manifest will say, its files aside: the card is one of them, and tells the rest."""
+    return Manifest(
+        kind="models",
+        name=work.name,
         fingerprint=work.fingerprint,
         config=work.config.model_dump(mode="json"),
         inputs=work.inputs,
+        files=(),
         counts=_counts(materials),
-        metrics=_metrics(work, trainer.state, step),
+        metrics=_metrics(work, state, step),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
@@ -102,6 +121,7 @@ def _metrics(work: Assignment, state: Any, step: int) -> dict[str, Any]:
         "published_step": step,
         "num_tokens": state.num_input_tokens_seen,
         "wall_seconds": round(time.time() - work.started_at, 1),
+        **run_figures(state.log_history),
         "train": train[-1] if train else {},
         "eval": {key.removeprefix("eval_"): value for key, value in test[-1].items()} if test else {},
     }

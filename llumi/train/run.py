@@ -35,6 +35,7 @@ from llumi.train.board import Board
 from llumi.train.checkpoint import HELD_OUT_LOSS, checkpoint_filesystem, remove_other_runs, run_name
 from llumi.train.lineage import find_pairs, find_parent
 from llumi.train.settings import check_method, check_passthrough, global_batch
+from llumi.train.tracking import check_mlflow
 from llumi.train.worker import run_rank
 
 POLL_SECONDS = 0.5
@@ -88,6 +89,7 @@ def _assign(config: Config, storage: Storage, role: Role, stage: Stage) -> Assig
     """Check all that can be checked without a worker."""
     check_method(config.train)
     check_passthrough(config.train)
+    check_mlflow(config.train)
     pairs = find_pairs(config, storage, stage)
     folder = f"{role}-{'sft' if stage == 'sft' else 'dpo'}"
     train_files = _files_with_rows(storage, pairs, f"{folder}/train")

@@ -21,12 +21,14 @@ from llumi.train.columns import Examples
 from llumi.train.order import EpochOrder
 from llumi.train.resume import Resume
 from llumi.train.settings import global_batch, lora, quantization, trainer_arguments
+from llumi.train.sight import Sighted, curve_callbacks, peak_flops_here
+from llumi.train.throughput import Clock
 
 _NAMED_AT_MOST = 8
 
 
-class _Ours(Trainer):  # type: ignore[misc]  # transformers is untyped
-    """What both of TRL's trainers do differently here: the order of examples, a watch over the loss, lean checkpoints.
+class _Ours(Sighted):
+    """What both of TRL's trainers do differently here: figures of speed, the order, a watch over the loss, lean checkpoints.
 
     `examples` and `work` are set before the first step.
     """
@@ -92,6 +94,8 @@ class _TokenDPOTrainer(_Ours, DPOTrainer):  # type: ignore[misc]  # trl is untyp
     rows are in memory and ranks are several.
     """
 
+    sequences_per_sample = 2
+
     def _prepare_dataset(self, dataset: datasets.Dataset, *_: Any) -> datasets.Dataset:
         return dataset
 
@@ -113,17 +117,20 @@ class _WithRows:
 class _HandOver(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
     """Hands each saved checkpoint to Ray Train. A rank saves into a folder of its own, so all in it is its part."""
 
-    def __init__(self, work: Assignment) -> None:
+    def __init__(self, work: Assignment, clock: Clock) -> None:
+        self.clock = clock
         run = work.storage.path("checkpoints", work.name, run_name(work.fingerprint))
         self.upload = Upload(checkpoint_filesystem(work.storage), run)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        hand_over(self.upload, folder, state.global_step, losses[-1] if losses else None)
+        with self.clock.checkpoint():
+            hand_over(self.upload, folder, state.global_step, losses[-1] if losses else None)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.upload.wait()
+        with self.clock.checkpoint():
+            self.upload.wait()
 
 
 class _Tell(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
@@ -143,6 +150,7 @@ def build_trainer(work: Assignment, materials: Materials, board: Any, scratch: P
     One for DPO lacks the reference's log-probabilities yet: `llumi.train.reference` gives them to it.
     """
     train = work.config.train
+    clock = Clock()
     kind = _TokenDPOTrainer if work.objective == "dpo" else _TokenSFTTrainer
     trainer = kind(
         model=str(materials.parent),
@@ -150,9 +158,11 @@ def build_trainer(work: Assignment, materials: Materials, board: Any, scratch: P
         train_dataset=_dataset(work, materials.train, "train"),
         eval_dataset=_dataset(work, materials.test, "test") if materials.test.ids else None,
         processing_class=materials.tokenizer,
-        callbacks=[_HandOver(work), _Tell(board)],
+        callbacks=[_HandOver(work, clock), _Tell(board), *curve_callbacks(work, scratch)],
         peft_config=None if train.method == "full" else lora(train),
         quantization_config=quantization(train),
+        clock=clock,
+        peak_flops=peak_flops_here(train),
     )
     trainer.work, trainer.examples = work, materials.train
     trainer.data_collator = _WithRows(trainer.data_collator)

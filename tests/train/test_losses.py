@@ -14,6 +14,7 @@ from llumi.config import DpoStageConfig
 from llumi.train.columns import encode
 from llumi.train.reference import _offset, _with_reference
 from llumi.train.settings import loss_arguments
+from llumi.train.throughput import Clock
 from llumi.train.trainer import _TokenDPOTrainer
 from tests.train.conftest import dpo_rows
 from tests.train.test_columns import DPO_SCHEMA, written
@@ -58,6 +59,8 @@ def loss_and_logps(loss: Any, tiny_model: Path, folder: Path) -> tuple[float, np
         args=arguments,
         train_dataset=_with_reference(plain, examples, known, offset=_offset(settings)),
         processing_class=tokenizer,
+        clock=Clock(),
+        peak_flops=None,
     )
     trainer.model.eval()
     batch = trainer.data_collator(list(trainer.train_dataset))
