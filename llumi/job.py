@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 
 from llumi.config import Config, load_config
 from llumi.errors import ConfigError
@@ -18,6 +19,7 @@ from llumi.terminal import ProgressShown, console, one_line_errors, progress_sho
 
 if TYPE_CHECKING:
     from llumi.pipeline import Done
+    from llumi.train.sweep import SweepReport
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="A deployment's YAML; default: ./ray_config.yaml where it stands.")
@@ -26,6 +28,8 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="a.b=c", help="Override one value; may be given several times.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the figures as JSON on stdout.")]
+
+_SWEEP_COLUMNS = ("held_out_loss", "reward_accuracy", "reward_margin", "training_loss", "steps", "wall_seconds")
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,31 @@ def _show_early_months(manifest: Manifest, config: Config) -> None:
                 "taken before people had voted (corpus.early_months, corpus.early_share)",
                 soft_wrap=True,
             )
+
+
+def show_sweep(report: "SweepReport", config: Config, as_json: bool = False) -> None:
+    """Print a row for each point, the best marked, then what failed, and what was published as the stage's own model."""
+    if as_json:
+        show_figures("sweep", report.figures(), as_json=True)
+        return
+    rows = [outcome.figures() for outcome in report.outcomes]
+    columns = [column for column in _SWEEP_COLUMNS if any(row[column] is not None for row in rows)]
+    table = Table("model", *(key.removeprefix("train.") for key in rows[0]["values"]), box=None)
+    for column in columns:
+        table.add_column(column.replace("_", " "), justify="right")
+    table.add_column("")
+    for row, outcome in zip(rows, report.outcomes, strict=True):
+        figures = ["" if row[column] is None else f"{row[column]:.4g}" for column in columns]
+        mark = "[red]failed" if row["failure"] else "[green]best" if outcome is report.best else ""
+        table.add_row(row["model"], *map(str, row["values"].values()), *figures, mark)
+    console.print(table)
+    for outcome in report.failed:
+        console.print(f"[red]failed[/] {outcome.point}: {outcome.failure}", soft_wrap=True)
+    if report.best:
+        unmeasured = "; not all points were measured on a held-out split" if report.measure == "training loss" else ""
+        console.print(f"best by {report.measure}: {report.best.point.name}{unmeasured}", soft_wrap=True)
+    if report.kept:
+        console.print(f"[green]published[/] {Storage.open(config.storage).uri}/{report.kept.reference}", soft_wrap=True)
 
 
 def run(main: Callable[..., Any]) -> None:

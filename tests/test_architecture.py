@@ -42,6 +42,7 @@ FLOORS = {
     "llumi.pairs.build": 2,
     "llumi.pairs.teach": 2,
     "llumi.train.run": 2,
+    "llumi.train.sweep": 2,
     "llumi.generate.run": 2,
     "llumi.evaluate.run": 2,
     "llumi.serve.api": 2,

@@ -7,7 +7,6 @@ from typing import Any
 import pyarrow as pa
 
 from llumi.config import Config, DpoStageConfig, Stage
-from llumi.models import model_name
 from llumi.prompts import Role
 from llumi.storage import Input, Storage
 from llumi.train.columns import Counts, Objective
@@ -15,12 +14,13 @@ from llumi.train.columns import Counts, Objective
 
 @dataclass(frozen=True)
 class Assignment:
-    """The stage to train, where its inputs lie, and what the artifact will say of them."""
+    """The stage to train, where its inputs lie, and what the artifact will say of them; `name` is that of the artifact."""
 
     config: Config
     storage: Storage
     role: Role
     stage: Stage
+    name: str
     parent: str
     pairs: str
     train_files: tuple[str, ...]
@@ -28,11 +28,6 @@ class Assignment:
     fingerprint: str
     inputs: tuple[Input, ...]
     started_at: float
-
-    @property
-    def name(self) -> str:
-        """The artifact to make: "gm-sft"."""
-        return model_name(self.role, self.stage)
 
     @property
     def objective(self) -> Objective:
