@@ -15,7 +15,7 @@ from rich.table import Table
 from llumi.config import Config, load_config
 from llumi.errors import ConfigError
 from llumi.storage import Manifest, Storage
-from llumi.terminal import ProgressShown, console, one_line_errors, progress_shown, show_figures
+from llumi.terminal import ProgressShown, console, escape, one_line_errors, progress_shown, show_figures
 
 if TYPE_CHECKING:
     from llumi.pipeline import Done
@@ -29,7 +29,14 @@ SetOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the figures as JSON on stdout.")]
 
-_SWEEP_COLUMNS = ("held_out_loss", "reward_accuracy", "reward_margin", "training_loss", "steps", "wall_seconds")
+_SWEEP_COLUMNS = {
+    "held_out_loss": "held-out loss",
+    "reward_accuracy": "accuracy",
+    "reward_margin": "margin",
+    "training_loss": "training loss",
+    "steps": "steps",
+    "wall_seconds": "seconds",
+}
 
 
 @dataclass(frozen=True)
@@ -101,15 +108,15 @@ def show_sweep(report: "SweepReport", config: Config, as_json: bool = False) -> 
     columns = [column for column in _SWEEP_COLUMNS if any(row[column] is not None for row in rows)]
     table = Table("model", *(key.removeprefix("train.") for key in rows[0]["values"]), box=None)
     for column in columns:
-        table.add_column(column.replace("_", " "), justify="right")
+        table.add_column(_SWEEP_COLUMNS[column], justify="right")
     table.add_column("")
     for row, outcome in zip(rows, report.outcomes, strict=True):
         figures = ["" if row[column] is None else f"{row[column]:.4g}" for column in columns]
         mark = "[red]failed" if row["failure"] else "[green]best" if outcome is report.best else ""
-        table.add_row(row["model"], *map(str, row["values"].values()), *figures, mark)
+        table.add_row(row["model"], *(escape(str(value)) for value in row["values"].values()), *figures, mark)
     console.print(table)
     for outcome in report.failed:
-        console.print(f"[red]failed[/] {outcome.point}: {outcome.failure}", soft_wrap=True)
+        console.print(f"[red]failed[/] {escape(f'{outcome.point}: {outcome.failure}')}", soft_wrap=True)
     if report.best:
         unmeasured = "; not all points were measured on a held-out split" if report.measure == "training loss" else ""
         console.print(f"best by {report.measure}: {report.best.point.name}{unmeasured}", soft_wrap=True)

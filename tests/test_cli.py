@@ -69,6 +69,13 @@ def test_the_tree_as_resolved_is_printed(llumi: Run) -> None:
     assert json.loads(done.stdout)["pairs"]["preset"] == "paper"
 
 
+def test_a_sweep_that_is_none_or_has_a_wrong_point(llumi: Run, tmp_path: Path) -> None:
+    assert_one_line(llumi("sweep", "gm", "dpo1"), "nothing to sweep: give a list", "--set train.dpo1.learning_rate=[1e-5,5e-5]")
+    wrong = llumi("sweep", "gm", "dpo1", "--set", "train.dpo1.learning_rate=[1e-5,-1]")
+    assert_one_line(wrong, "point train.dpo1.learning_rate=-1: ", "it should be greater than 0")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_unknown_job_is_named_with_those_there_are(llumi: Run) -> None:
     assert_one_line(llumi("submit", "trian"), "jobs/trian.py: no such job")
 

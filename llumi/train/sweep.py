@@ -260,8 +260,8 @@ def _best(outcomes: Sequence[Outcome], measure: Measure) -> Outcome | None:
 
 
 def _rank(outcome: Outcome, measure: Measure) -> tuple[float, ...]:
-    """The lower, the better."""
-    figures = outcome.figures()
+    """The lower, the better; a figure that is missing is NaN."""
+    figures = {name: math.nan if value is None else value for name, value in outcome.figures().items()}
     if measure == "training loss":
         return (figures["training_loss"],)
     if measure == "held-out loss":
