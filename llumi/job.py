@@ -15,7 +15,7 @@ from rich.table import Table
 from llumi.config import Config, load_config
 from llumi.errors import ConfigError
 from llumi.storage import Manifest, Storage
-from llumi.terminal import ProgressShown, console, escape, one_line_errors, progress_shown, show_figures
+from llumi.terminal import ProgressShown, console, escape, figure, one_line_errors, progress_shown, show_figures, show_wide
 
 if TYPE_CHECKING:
     from llumi.pipeline import Done
@@ -104,17 +104,7 @@ def show_sweep(report: "SweepReport", config: Config, as_json: bool = False) -> 
     if as_json:
         show_figures("sweep", report.figures(), as_json=True)
         return
-    rows = [outcome.figures() for outcome in report.outcomes]
-    columns = [column for column in _SWEEP_COLUMNS if any(row[column] is not None for row in rows)]
-    table = Table("model", *(key.removeprefix("train.") for key in rows[0]["values"]), box=None)
-    for column in columns:
-        table.add_column(_SWEEP_COLUMNS[column], justify="right")
-    table.add_column("")
-    for row, outcome in zip(rows, report.outcomes, strict=True):
-        figures = ["" if row[column] is None else f"{row[column]:.4g}" for column in columns]
-        mark = "[red]failed" if row["failure"] else "[green]best" if outcome is report.best else ""
-        table.add_row(row["model"], *(escape(str(value)) for value in row["values"].values()), *figures, mark)
-    console.print(table)
+    show_wide(_sweep_table(report))
     for outcome in report.failed:
         console.print(f"[red]failed[/] {escape(f'{outcome.point}: {outcome.failure}')}", soft_wrap=True)
     if report.best:
@@ -122,6 +112,21 @@ def show_sweep(report: "SweepReport", config: Config, as_json: bool = False) -> 
         console.print(f"best by {report.measure}: {report.best.point.name}{unmeasured}", soft_wrap=True)
     if report.kept:
         console.print(f"[green]published[/] {Storage.open(config.storage).uri}/{report.kept.reference}", soft_wrap=True)
+
+
+def _sweep_table(report: "SweepReport") -> Table:
+    rows = [outcome.figures() for outcome in report.outcomes]
+    measured = [column for column in _SWEEP_COLUMNS if any(row[column] is not None for row in rows)]
+    table = Table("model", *(key.removeprefix("train.") for key in rows[0]["values"]), box=None)
+    for column in measured:
+        table.add_column(_SWEEP_COLUMNS[column], justify="right")
+    table.add_column("")
+    for row in rows:
+        values = [escape(str(value)) for value in row["values"].values()]
+        figures = ["" if row[column] is None else figure(row[column]) for column in measured]
+        best = report.best is not None and row["model"] == report.best.point.name
+        table.add_row(row["model"], *values, *figures, "[red]failed" if row["failure"] else "[green]best" if best else "")
+    return table
 
 
 def run(main: Callable[..., Any]) -> None:

@@ -15,6 +15,7 @@ from llumi.errors import LlumiError
 
 SECONDS_BETWEEN_LINES = 10
 EXIT_CODE_BAD_INPUT = 2
+MAX_WIDTH = 400
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -87,10 +88,19 @@ def show_figures(title: str, figures: Mapping[str, Any], as_json: bool = False) 
         return
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     for key, value in flatten(figures):
-        table.add_row(
-            key, escape(f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value))
-        )
+        table.add_row(key, escape(figure(value)))
     console.print(table)
+
+
+def show_wide(table: Table) -> None:
+    """Print a table as wide as it is, also where the terminal is narrower: figures that are cut off would mislead."""
+    table.width = console.measure(table, options=console.options.update(width=MAX_WIDTH)).maximum
+    console.print(table, soft_wrap=True)
+
+
+def figure(value: Any) -> str:
+    """A number for a person to read; what is none, as it is."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -189,10 +189,9 @@ def test_the_table_marks_the_best_and_names_what_failed(config: Config, capsys: 
     outcomes = (held_out("gm-dpo1-aaaaaaaa", 0.6931, 0.75), outcome("gm-dpo1-bbbbbbbb"))
     show_sweep(SweepReport(outcomes, "held-out reward accuracy", outcomes[0], kept=outcomes[0].manifest), config)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[:3] == ["model", "dpo1.beta", "held-out"]
-    lines = [line for line in lines if line.startswith(("gm-", "failed", "best", "published"))]
-    assert lines[0].split() == ["gm-dpo1-aaaaaaaa", "0.1", "0.6931", "0.75", "0.5", "1", "2", "3", "best"]
-    assert lines[1].split() == ["gm-dpo1-bbbbbbbb", "0.1", "failed"]
-    assert lines[2] == "failed train.dpo1.beta=0.1: pairs/default: nothing [left]"
-    assert lines[3] == "best by held-out reward accuracy: gm-dpo1-aaaaaaaa"
-    assert lines[4].endswith("/store/models/gm-dpo1-aaaaaaaa")
+    assert " ".join(lines[0].split()) == "model dpo1.beta held-out loss accuracy margin training loss steps seconds"
+    assert lines[1].split() == ["gm-dpo1-aaaaaaaa", "0.1", "0.6931", "0.75", "0.5", "1", "2", "3", "best"]
+    assert lines[2].split() == ["gm-dpo1-bbbbbbbb", "0.1", "failed"]
+    assert lines[3] == "failed train.dpo1.beta=0.1: pairs/default: nothing [left]"
+    assert lines[4] == "best by held-out reward accuracy: gm-dpo1-aaaaaaaa"
+    assert lines[5].endswith("/store/models/gm-dpo1-aaaaaaaa")
