@@ -7,9 +7,10 @@ import typer
 import yaml
 
 from llumi.config import Stage, load_config
-from llumi.job import ConfigOption, JsonOption, SetOption, job, serve_until_stopped, show_artifact, show_steps
+from llumi.job import ConfigOption, JsonOption, SetOption, job, serve_until_stopped, show_artifact, show_steps, show_sweep
 from llumi.prompts import Role
 from llumi.terminal import console, one_line_errors, progress_shown, show_figures
+from llumi.train.grid import MAX_POINTS, grid
 
 app = typer.Typer(
     help="Train and host, on your own GPUs, two models that help people write to someone in distress. "
@@ -198,6 +199,30 @@ def train(
     with job(config, overrides, quiet=as_json) as here:
         manifest = run_training(here.config, role, stage, here.progress)
     show_artifact(manifest, here.config, as_json)
+
+
+@app.command()
+def sweep(
+    role: Annotated[Role, typer.Argument(help="gm drafts, im revises.")],
+    stage: Annotated[Stage, typer.Argument(help="The stage to train once for each point.")],
+    *,
+    max_points: Annotated[int, typer.Option(min=1, help="Refuse a grid of more points.")] = MAX_POINTS,
+    keep_best: Annotated[bool, typer.Option("--keep-best", help="Publish the best as models/<role>-<stage>, too.")] = False,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train one stage for every combination of the lists in --set, and compare; exit code 1 where a point fails.
+
+    Example: llumi sweep gm dpo1 --set train.dpo1.beta=[0.05,0.1,0.3] --set train.dpo1.learning_rate=[1e-5,5e-5]
+    """
+    points = grid(config, overrides or [], role, stage, max_points)
+    from llumi.train.sweep import sweep as run_sweep  # seconds, spent once the points are known to be right
+
+    with job(config, list(points[0].overrides), quiet=as_json) as here:
+        report = run_sweep(points, role, stage, here.progress, keep_best=keep_best)
+    show_sweep(report, here.config, as_json)
+    raise typer.Exit(1 if report.failed else 0)
 
 
 @app.command()

@@ -417,15 +417,20 @@ def _read_yaml(path: Path | None) -> dict[str, Any]:
     return tree
 
 
-def _apply_override(tree: dict[str, Any], override: str) -> None:
+def read_override(override: str) -> tuple[tuple[str, ...], Any]:
+    """The keys and the value of "a.b=value"; a value that is no YAML is text."""
     dotted, equals, text = override.partition("=")
-    keys = dotted.strip().split(".")
+    keys = tuple(dotted.strip().split("."))
     if not equals or not all(keys):
         raise ConfigError(f"--set {override}: not of the form a.b=value, such as --set pairs.margin.min_gap=3")
     try:
-        value = yaml.safe_load(text)
+        return keys, yaml.safe_load(text)
     except yaml.YAMLError:
-        value = text
+        return keys, text
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    keys, value = read_override(override)
     for key in keys[:-1]:
         branch = tree.setdefault(key, {})
         if branch is None:

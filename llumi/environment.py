@@ -35,6 +35,8 @@ QUIET = {
     "RAY_TRAIN_V2_ENABLED": "1",
     # How soon Ray Train notices that its ranks are done, or that one died; its default of 2 s is waited for twice a run.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # Ray would say on stdout, among the figures of --json, that a small machine has many workers; most of them wait.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "worker processes have been started on node",
     # A task that asks for no GPU keeps the CUDA_VISIBLE_DEVICES of its node.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }

@@ -50,6 +50,7 @@ SAW_FORGOTTEN = "saw_forgotten"
 """In `counts` of a model: since when it is known to have learned from rows that are gone."""
 
 _IDENTIFIERS = {"post_id", "example_id", "pair_id", "role"}
+_TRAINED = re.compile(r"(?:gm|im)-(?:sft|dpo)")
 _EARLIER_HASH = re.compile(r"-[0-9a-f]{8}$")
 
 
@@ -336,8 +337,12 @@ def _verdict(
 
 
 def _trained_on(model: Manifest, pairs: Manifest) -> set[str]:
-    """The folders whose rows a model learned from: "gm-dpo1" from gm-dpo/train; one of another name from any of them."""
-    own = f"{model.name.rstrip('0123456789')}/train"
+    """The folders whose rows a model learned from: "gm-dpo1" and a sweep's "gm-dpo1-1a2b3c4d" from gm-dpo/train.
+
+    A model of another name learned from any of them.
+    """
+    trained = _TRAINED.match(model.name)
+    own = f"{trained[0]}/train" if trained else ""
     return {own} if pairs.files_under(own) else {_folder(entry.path) for entry in pairs.files if "/train/" in entry.path}
 
 

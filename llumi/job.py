@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 
 from llumi.config import Config, load_config
 from llumi.errors import ConfigError
 from llumi.storage import Manifest, Storage
-from llumi.terminal import ProgressShown, console, one_line_errors, progress_shown, show_figures
+from llumi.terminal import ProgressShown, console, escape, figure, one_line_errors, progress_shown, show_figures, show_wide
 
 if TYPE_CHECKING:
     from llumi.pipeline import Done
+    from llumi.train.sweep import SweepReport
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="A deployment's YAML; default: ./ray_config.yaml where it stands.")
@@ -26,6 +28,15 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="a.b=c", help="Override one value; may be given several times.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the figures as JSON on stdout.")]
+
+_SWEEP_COLUMNS = {
+    "held_out_loss": "held-out loss",
+    "reward_accuracy": "accuracy",
+    "reward_margin": "margin",
+    "training_loss": "training loss",
+    "steps": "steps",
+    "wall_seconds": "seconds",
+}
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,36 @@ def _show_early_months(manifest: Manifest, config: Config) -> None:
                 "taken before people had voted (corpus.early_months, corpus.early_share)",
                 soft_wrap=True,
             )
+
+
+def show_sweep(report: "SweepReport", config: Config, as_json: bool = False) -> None:
+    """Print a row for each point, the best marked, then what failed, and what was published as the stage's own model."""
+    if as_json:
+        show_figures("sweep", report.figures(), as_json=True)
+        return
+    show_wide(_sweep_table(report))
+    for outcome in report.failed:
+        console.print(f"[red]failed[/] {escape(f'{outcome.point}: {outcome.failure}')}", soft_wrap=True)
+    if report.best:
+        unmeasured = "; not all points were measured on a held-out split" if report.measure == "training loss" else ""
+        console.print(f"best by {report.measure}: {report.best.point.name}{unmeasured}", soft_wrap=True)
+    if report.kept:
+        console.print(f"[green]published[/] {Storage.open(config.storage).uri}/{report.kept.reference}", soft_wrap=True)
+
+
+def _sweep_table(report: "SweepReport") -> Table:
+    rows = [outcome.figures() for outcome in report.outcomes]
+    measured = [column for column in _SWEEP_COLUMNS if any(row[column] is not None for row in rows)]
+    table = Table("model", *(key.removeprefix("train.") for key in rows[0]["values"]), box=None)
+    for column in measured:
+        table.add_column(_SWEEP_COLUMNS[column], justify="right")
+    table.add_column("")
+    for row in rows:
+        values = [escape(str(value)) for value in row["values"].values()]
+        figures = ["" if row[column] is None else figure(row[column]) for column in measured]
+        best = report.best is not None and row["model"] == report.best.point.name
+        table.add_row(row["model"], *values, *figures, "[red]failed" if row["failure"] else "[green]best" if best else "")
+    return table
 
 
 def run(main: Callable[..., Any]) -> None:

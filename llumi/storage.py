@@ -14,10 +14,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Self, TypeVar
+from typing import IO, Any, Literal, Self, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -244,21 +244,26 @@ class Storage:
             shutil.rmtree(attempt, ignore_errors=True)
         return target
 
+    def copy(self, manifest: Manifest, name: str) -> Manifest:
+        """Publish a standing artifact under a second name, too: the same files, config, inputs and fingerprint."""
+        draft = self.begin(manifest.kind, name)
+        for entry in manifest.files:
+            with store_errors(self.uri), self.filesystem.open_input_stream(self.path(manifest.reference, entry.path)) as source:
+                poured = draft.pour(source, entry.path)
+            _check_copy(f"{self.uri}/{manifest.reference}", entry, poured.sha256)
+        second = replace(manifest, name=name)
+        self.replace(second)
+        return second
+
     def _download(self, manifest: Manifest, entry: FileEntry, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        sha256 = hashlib.sha256()
         with (
             store_errors(self.uri),
             self.filesystem.open_input_stream(self.path(manifest.reference, entry.path)) as source,
             target.open("wb") as sink,
         ):
-            while chunk := source.read(COPY_CHUNK_BYTES):
-                sha256.update(chunk)
-                sink.write(chunk)
-        if sha256.hexdigest() != entry.sha256:
-            raise ArtifactError(
-                f"{self.uri}/{manifest.reference}/{entry.path}: not what the manifest says; rebuild the artifact"
-            )
+            _, sha256 = _pour(source, sink)
+        _check_copy(f"{self.uri}/{manifest.reference}", entry, sha256)
 
 
 @dataclass(frozen=True)
@@ -293,7 +298,21 @@ class Draft:
 
     def upload(self, folder: Path) -> list[FileEntry]:
         """Copy every file below a local folder, hashing on the way."""
-        return [self._copy(file, file.relative_to(folder).as_posix()) for file in sorted(folder.rglob("*")) if file.is_file()]
+        entries = []
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                with file.open("rb") as source:
+                    entries.append(self.pour(source, file.relative_to(folder).as_posix()))
+        return entries
+
+    def pour(self, source: IO[bytes], path: str) -> FileEntry:
+        """Write one file from a stream, hashing on the way."""
+        target = self.storage.path(self.reference, path)
+        with store_errors(self.storage.uri):
+            if self.storage.is_local:
+                Path(target).parent.mkdir(parents=True, exist_ok=True)
+            with self.storage.filesystem.open_output_stream(target) as sink:
+                return FileEntry(path, *_pour(source, sink))
 
     def publish(
         self,
@@ -320,24 +339,27 @@ class Draft:
         self.storage.replace(manifest)
         return manifest
 
-    def _copy(self, source: Path, path: str) -> FileEntry:
-        sha256 = hashlib.sha256()
-        target = self.storage.path(self.reference, path)
-        with store_errors(self.storage.uri):
-            if self.storage.is_local:
-                Path(target).parent.mkdir(parents=True, exist_ok=True)
-            with source.open("rb") as stream, self.storage.filesystem.open_output_stream(target) as sink:
-                while chunk := stream.read(COPY_CHUNK_BYTES):
-                    sha256.update(chunk)
-                    sink.write(chunk)
-        return FileEntry(path, source.stat().st_size, sha256.hexdigest())
-
 
 def parquet(table: pa.Table) -> pa.Buffer:
     """A table as the bytes of a Parquet file."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
+
+
+def _pour(source: IO[bytes], sink: IO[bytes]) -> tuple[int, str]:
+    """Copy a stream to its end; returns how many bytes it held, and their SHA-256."""
+    num_bytes, sha256 = 0, hashlib.sha256()
+    while chunk := source.read(COPY_CHUNK_BYTES):
+        num_bytes += len(chunk)
+        sha256.update(chunk)
+        sink.write(chunk)
+    return num_bytes, sha256.hexdigest()
+
+
+def _check_copy(uri: str, entry: FileEntry, sha256: str) -> None:
+    if sha256 != entry.sha256:
+        raise ArtifactError(f"{uri}/{entry.path}: not what the manifest says; rebuild the artifact")
 
 
 def open_s3(config: StorageConfig) -> pafs.S3FileSystem:

@@ -15,6 +15,7 @@ from llumi.errors import LlumiError
 
 SECONDS_BETWEEN_LINES = 10
 EXIT_CODE_BAD_INPUT = 2
+MAX_WIDTH = 400
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -26,7 +27,7 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except LlumiError as error:
-        errors.print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True)
+        errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(EXIT_CODE_BAD_INPUT)
 
 
@@ -61,12 +62,12 @@ class ProgressShown:
         if what != self._what:
             self.finish()
             self._what, self._started, self._last_line = what, time.monotonic(), 0.0
-            self._task = self.bars.add_task(_escape(what), total=total)
+            self._task = self.bars.add_task(escape(what), total=total)
         if self.console.is_terminal and self._task is not None:
             self.bars.update(self._task, completed=done, total=total)
         elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
-            self.console.print(f"  {_escape(what)}: {done:g}" + (f" of {total:g}" if total is not None else ""))
+            self.console.print(f"  {escape(what)}: {done:g}" + (f" of {total:g}" if total is not None else ""))
 
     def finish(self) -> None:
         """Close the step that is shown."""
@@ -76,7 +77,7 @@ class ProgressShown:
         end = task.total if task.total is not None else max(task.completed, 1)
         self.bars.update(self._task, completed=end, total=end)
         if not self.console.is_terminal:
-            self.console.print(f"  {_escape(self._what)}: done in {time.monotonic() - self._started:.0f} s")
+            self.console.print(f"  {escape(self._what)}: done in {time.monotonic() - self._started:.0f} s")
         self._what, self._task = "", None
 
 
@@ -87,10 +88,19 @@ def show_figures(title: str, figures: Mapping[str, Any], as_json: bool = False) 
         return
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     for key, value in flatten(figures):
-        table.add_row(
-            key, _escape(f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value))
-        )
+        table.add_row(key, escape(figure(value)))
     console.print(table)
+
+
+def show_wide(table: Table) -> None:
+    """Print a table as wide as it is, also where the terminal is narrower: figures that are cut off would mislead."""
+    table.width = console.measure(table, options=console.options.update(width=MAX_WIDTH)).maximum
+    console.print(table, soft_wrap=True)
+
+
+def figure(value: Any) -> str:
+    """A number for a person to read; what is none, as it is."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -103,5 +113,6 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield name, len(value) if isinstance(value, list | tuple) else value
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Text that rich prints as it is."""
     return text.replace("[", r"\[")

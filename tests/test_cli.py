@@ -78,6 +78,13 @@ def test_a_row_of_preferred_pairs_that_is_not_right(llumi: Run, tmp_path: Path) 
     assert_nothing_published(tmp_path)
 
 
+def test_a_sweep_that_is_none_or_has_a_wrong_point(llumi: Run, tmp_path: Path) -> None:
+    assert_one_line(llumi("sweep", "gm", "dpo1"), "nothing to sweep: give a list", "--set train.dpo1.learning_rate=[1e-5,5e-5]")
+    wrong = llumi("sweep", "gm", "dpo1", "--set", "train.dpo1.learning_rate=[1e-5,-1]")
+    assert_one_line(wrong, "point train.dpo1.learning_rate=-1: ", "it should be greater than 0")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_unknown_job_is_named_with_those_there_are(llumi: Run) -> None:
     assert_one_line(llumi("submit", "trian"), "jobs/trian.py: no such job")
 

@@ -8,11 +8,14 @@ import typer
 
 from llumi.cli import app
 from llumi.config import load_config
+from llumi.train.grid import grid
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMAND = re.compile(r"(?:^|`)llumi ((?:[a-z]+ ?)+)", re.MULTILINE)
-SETTING = re.compile(r"\b((?:corpus|evaluate|generate|pairs|ray|safety|serve|storage|train)\.[a-z_0-9.]+=[^\s`,]+)")
+SECTIONS = "corpus|evaluate|generate|pairs|ray|safety|serve|storage|train"
+SETTING = re.compile(rf"\b((?:{SECTIONS})\.[a-z_0-9.]+=(?:\[[^\]]*\]|[^\s`,]+))")
+SWEEP = re.compile(r"(?:llumi sweep|jobs/sweep\.py) (gm|im) (sft|dpo1|dpo2) (.*)")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -28,7 +31,10 @@ def test_commands_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_settings_are_accepted(page: Path) -> None:
-    load_config(ROOT / "ray_config.yaml", SETTING.findall(page.read_text(encoding="utf-8")))
+    text = page.read_text(encoding="utf-8")
+    for role, stage, arguments in SWEEP.findall(text):
+        assert len(grid(ROOT / "ray_config.yaml", SETTING.findall(arguments), role, stage)) > 1
+    load_config(ROOT / "ray_config.yaml", SETTING.findall(SWEEP.sub("", text)))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

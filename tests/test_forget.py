@@ -19,7 +19,7 @@ from llumi.config import Config, StorageConfig, load_config
 from llumi.corpus.exclude import Exclusions, read_exclusions
 from llumi.corpus.privacy import KEY_VARIABLE, Pseudonymizer
 from llumi.errors import ArtifactError, ConfigError
-from llumi.forget import forget
+from llumi.forget import _trained_on, forget
 from llumi.prompts import answer, gm_prompt, im_prompt
 from llumi.records import DPO_SCHEMA, GENERATION_SCHEMA, HELD_OUT_SCHEMA, SFT_SCHEMA
 from llumi.storage import Input, Manifest, Storage, cached_copy
@@ -376,6 +376,14 @@ def test_only_models_that_learned_from_it_are_named_and_their_children(local: tu
     assert storage.manifest("models/gm-dpo1").counts["steps"] == 3
     assert storage.manifest("models/im-dpo1").as_input() == before
     assert forget(config, ["p21"], []).models == (), "held-out text trains nobody"
+
+
+def test_the_model_of_a_point_of_a_sweep_learned_as_its_stage_does(local: tuple[Config, Storage]) -> None:
+    config, storage = local
+    pairs = storage.manifest("pairs/default")
+    model = build_model(storage, "gm-dpo1-1a2b3c4d", storage.manifest("models/base"), pairs)
+    assert _trained_on(model, pairs) == {"gm-dpo/train"}
+    assert model.reference in forget(config, ["p1"], []).models
 
 
 def test_a_child_is_named_for_its_parent_alone(local: tuple[Config, Storage]) -> None:

@@ -24,6 +24,8 @@ def test_the_newest_stage_that_stands_is_served(config: Config) -> None:
         storage.begin("models", name).publish([], fingerprint="", config={}, inputs=[])
         assert newest_model(storage, "gm") == name
     assert newest_model(storage, "im") == "base"
+    storage.begin("models", "im-dpo1-1a2b3c4d").publish([], fingerprint="", config={}, inputs=[])
+    assert newest_model(storage, "im") == "base", "a point of a sweep is not served unless it is kept"
 
 
 @pytest.mark.parametrize(

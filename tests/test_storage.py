@@ -89,6 +89,22 @@ def test_fetch_gives_a_local_copy_of_a_whole_folder(storage: Storage, tmp_path: 
     assert storage.fetch("models/m") == folder
 
 
+def test_an_artifact_is_published_under_a_second_name(storage: Storage) -> None:
+    publish(storage.begin("models", "gm-dpo1"), TABLE.slice(1))
+    publish(storage.begin("models", "gm-dpo1-1a2b3c4d"), TABLE)
+    one = storage.manifest("models/gm-dpo1-1a2b3c4d")
+    second = storage.copy(one, "gm-dpo1")
+    assert second == storage.manifest("models/gm-dpo1")
+    assert second.as_input().sha256 == one.as_input().sha256
+    assert storage.read_table("models/gm-dpo1", "rows") == TABLE
+    assert storage.manifest("models/gm-dpo1-1a2b3c4d") == one
+    with storage.filesystem.open_output_stream(storage.path("models/gm-dpo1/rows/part-0.parquet")) as stream:
+        stream.write(b"something else")
+    with pytest.raises(ArtifactError, match=r"models/gm-dpo1/rows/part-0\.parquet: not what the manifest says"):
+        storage.copy(second, "gm-dpo1-kept")
+    assert storage.find("models/gm-dpo1-kept") is None
+
+
 def test_a_copy_that_differs_from_the_manifest_is_refused(s3_storage: StorageConfig, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("LLUMI_CACHE", str(tmp_path / "cache"))
     storage = Storage.open(s3_storage)

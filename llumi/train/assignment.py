@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from llumi.config import Config, DpoStageConfig, Stage
-from llumi.models import model_name
 from llumi.prompts import Role
 from llumi.storage import Input, Storage
 from llumi.train.columns import Counts, Examples, Objective
@@ -13,12 +12,13 @@ from llumi.train.columns import Counts, Examples, Objective
 
 @dataclass(frozen=True)
 class Assignment:
-    """The stage to train, where its inputs lie, and what the artifact will say of them."""
+    """The stage to train, where its inputs lie, and what the artifact will say of them; `name` is that of the artifact."""
 
     config: Config
     storage: Storage
     role: Role
     stage: Stage
+    name: str
     parent: str
     pairs: str
     train_files: tuple[str, ...]
@@ -26,11 +26,6 @@ class Assignment:
     fingerprint: str
     inputs: tuple[Input, ...]
     started_at: float
-
-    @property
-    def name(self) -> str:
-        """The artifact to make: "gm-sft"."""
-        return model_name(self.role, self.stage)
 
     @property
     def objective(self) -> Objective:

@@ -27,6 +27,7 @@ from ray.train.torch import TorchTrainer
 
 from llumi.config import Config, Stage, TrainConfig
 from llumi.errors import ConfigError, LlumiError, ModelError, PairsError, TrainError
+from llumi.models import model_name
 from llumi.progress import Progress, silent
 from llumi.prompts import Role
 from llumi.storage import Manifest, Storage, delete_tree, fingerprint
@@ -54,9 +55,12 @@ def train(config: Config, role: Role, stage: Stage, progress: Progress = silent)
     line, for what happened on the workers. A run that was interrupted goes on from its last checkpoint when called
     again with the same settings and inputs.
     """
-    storage = Storage.open(config.storage)
-    work = _assign(config, storage, role, stage)
-    label = f"{role} {stage}"
+    return run_assignment(assign(config, Storage.open(config.storage), role, stage), progress)
+
+
+def run_assignment(work: Assignment, progress: Progress = silent) -> Manifest:
+    """Train what `assign` has checked and publish it as `models/<work.name>`; raises TrainError, or what a rank found wrong."""
+    label, storage = f"{work.role} {work.stage}", work.storage
     folder = storage.path("checkpoints", work.name)
     remove_other_runs(storage, folder, keep=run_name(work.fingerprint))
     progress(label, 0)
@@ -85,8 +89,8 @@ def train_fingerprint(config: Config, storage: Storage, role: Role, stage: Stage
     return fingerprint(f"train {role} {stage}", settings | {"stage": section}, inputs)
 
 
-def _assign(config: Config, storage: Storage, role: Role, stage: Stage) -> Assignment:
-    """Check all that can be checked without a worker."""
+def assign(config: Config, storage: Storage, role: Role, stage: Stage, name: str | None = None) -> Assignment:
+    """Check all that can be checked without a worker; `name` is the artifact to make, if it is not <role>-<stage>."""
     check_method(config.train)
     check_passthrough(config.train)
     check_mlflow(config.train)
@@ -108,6 +112,7 @@ def _assign(config: Config, storage: Storage, role: Role, stage: Stage) -> Assig
         storage=storage,
         role=role,
         stage=stage,
+        name=name or model_name(role, stage),
         parent=parent.reference,
         pairs=pairs.reference,
         train_files=train_files,
@@ -135,7 +140,8 @@ def _check_context(storage: Storage, parent: Manifest, max_length: int) -> None:
         raise ConfigError(f"train.max_length: {max_length} is above the {context} tokens that {parent.reference} can read")
 
 
-def _worker_resources(train: TrainConfig) -> dict[str, float]:
+def worker_resources(train: TrainConfig) -> dict[str, float]:
+    """What each rank holds."""
     return {"CPU": float(train.cpus_per_worker)} | ({"GPU": 1.0} if train.use_gpu else {})
 
 
@@ -144,7 +150,7 @@ def _check_resources(config: Config) -> None:
     if config.ray.address or os.environ.get("RAY_ADDRESS"):
         return
     there = ray.cluster_resources()
-    for name, each in _worker_resources(config.train).items():
+    for name, each in worker_resources(config.train).items():
         needed = each * config.train.num_workers
         if needed > there.get(name, 0):
             raise ConfigError(
@@ -161,7 +167,7 @@ def _trainer(work: Assignment, board: Any, folder: str) -> TorchTrainer:
         scaling_config=ScalingConfig(
             num_workers=train.num_workers,
             use_gpu=train.use_gpu,
-            resources_per_worker=_worker_resources(train),
+            resources_per_worker=worker_resources(train),
         ),
         run_config=RunConfig(
             name=run_name(work.fingerprint),

@@ -27,6 +27,7 @@ ASSIGNMENT = Assignment(
     storage=Storage(LocalFileSystem(), "/nowhere", "/nowhere"),
     role="gm",
     stage="sft",
+    name="gm-sft",
     parent="models/base",
     pairs="pairs/default",
     train_files=(),
