@@ -271,7 +271,9 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _hardware_fits(self) -> Self:
         if self.offload != "none" and self.zero_stage == 0:
-            raise ValueError(f"offload {self.offload} moves what ZeRO shards, and zero_stage 0 shards nothing; set zero_stage 1 to 3")
+            raise ValueError(
+                f"offload {self.offload} moves what ZeRO shards, and zero_stage 0 shards nothing; set zero_stage 1 to 3"
+            )
         if self.offload == "nvme" and self.zero_stage != 3:
             raise ValueError(f"offload nvme needs zero_stage 3, not {self.zero_stage}")
         if (self.offload == "nvme") != (self.nvme_path is not None):
