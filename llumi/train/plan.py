@@ -24,7 +24,7 @@ from llumi.train.settings import check_passthrough
 from llumi.train.size import ModelSize, model_size
 
 ASSUMED_UTILISATION = 0.35
-"""The share of `train.peak_tflops` that hours are reckoned with; PaLM lists 0.21 to 0.46 for large runs (its table 3)."""
+"""The share of `train.peak_tflops` that hours are reckoned with: assumed. GPT-3 reached 0.21, PaLM 0.46 (PaLM, table 3)."""
 
 _BEFORE: dict[Stage, Stage] = {"dpo1": "sft", "dpo2": "dpo1"}
 

@@ -1,4 +1,4 @@
-"""What the plan says, against what torch, PEFT, accelerate, TRL and DeepSpeed really do; and the recipes as it lays them out."""
+"""The plan against what torch, PEFT, accelerate, TRL and DeepSpeed really do, and the recipes as it lays them out."""
 
 import dataclasses
 import json
