@@ -88,8 +88,7 @@ def checkpoint_bytes(size: ModelSize, train: TrainConfig) -> int:
     Frozen weights are not in it. ZeRO-3 saves the fp32 copy alone, which stands for the weights.
     """
     weights = 0 if train.zero_stage == 3 else _element(train)
-    own_copy = _FP32 if train.zero_stage or precision(train) == "bf16" else 0
-    return size.trainable * (weights + own_copy + _MOMENTS)
+    return size.trainable * (weights + _optimizer_bytes(train))
 
 
 def model_bytes(size: ModelSize, train: TrainConfig) -> int:
@@ -121,10 +120,9 @@ def _weights(size: ModelSize, train: TrainConfig) -> int:
 def _optimizer_bytes(train: TrainConfig) -> int:
     """AdamW's two moments, and a copy in fp32 to sum small updates in.
 
-    Where weights are fp32 already they are their own copy; but DeepSpeed's stages 1 and 2 make one all the same.
+    Where weights are fp32 already, ZeRO copies what a rank is to update all the same.
     """
-    copy = precision(train) == "bf16" or train.zero_stage in (1, 2)
-    return _MOMENTS + (_FP32 if copy else 0)
+    return _MOMENTS + (_FP32 if train.zero_stage or precision(train) == "bf16" else 0)
 
 
 def _buffers(size: ModelSize, train: TrainConfig) -> int:

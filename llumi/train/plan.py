@@ -141,7 +141,7 @@ def make_plan(config: Config, role: Role, stage: Stage, gpu_memory_gib: float | 
         memory=estimate_memory(size, train, stage),
         hours=_hours(size, train, stage, steps),
         notes=tuple(_notes(config, role, stage, parent, steps)),
-        verdict=_verdict(settings, train, stage, gpu_memory_gib) if gpu_memory_gib is not None else None,
+        verdict=_verdict(settings, size, train, stage, gpu_memory_gib) if gpu_memory_gib is not None else None,
     )
 
 
@@ -225,9 +225,9 @@ def _notes(config: Config, role: Role, stage: Stage, parent: Manifest | None, st
         yield "hours need train.peak_tflops, what one GPU can do (A100 312, H100 SXM 989, bf16)"
 
 
-def _verdict(settings: Mapping[str, Any], train: TrainConfig, stage: Stage, gpu_memory_gib: float) -> Verdict:
+def _verdict(settings: Mapping[str, Any], size: ModelSize, train: TrainConfig, stage: Stage, gpu_memory_gib: float) -> Verdict:
     def size_for(method: str) -> ModelSize:
-        return model_size(settings, train.model_copy(update={"method": method}))
+        return size if method == train.method else model_size(settings, train.model_copy(update={"method": method}))
 
     return judge(train, stage, gpu_memory_gib, size_for)
 
