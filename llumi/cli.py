@@ -7,7 +7,17 @@ import typer
 import yaml
 
 from llumi.config import Stage, load_config
-from llumi.job import ConfigOption, JsonOption, SetOption, job, serve_until_stopped, show_artifact, show_steps, show_sweep
+from llumi.job import (
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    job,
+    serve_until_stopped,
+    show_artifact,
+    show_plan,
+    show_steps,
+    show_sweep,
+)
 from llumi.prompts import Role
 from llumi.terminal import console, one_line_errors, progress_shown, show_figures
 from llumi.train.grid import MAX_POINTS, grid
@@ -189,11 +199,21 @@ def pairs_card(
 def train(
     role: Annotated[Role, typer.Argument(help="gm drafts, im revises.")],
     stage: Annotated[Stage, typer.Argument(help="sft first, then dpo1, then dpo2 on human pairs.")],
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what the run would take and write.")] = False,
+    gpu_memory: Annotated[
+        float | None, typer.Option("--gpu-memory", metavar="GIB", min=1, help="--dry-run, and whether it fits such a GPU.")
+    ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train one stage to models/<role>-<stage>. Example: llumi train gm sft --set train.zero_stage=3"""
+    """Train one stage to models/<role>-<stage>. Example: llumi train gm sft --dry-run --gpu-memory 80"""
+    if dry_run or gpu_memory is not None:
+        from llumi.train.plan import make_plan
+
+        show_plan(make_plan(load_config(config, overrides or ()), role, stage, gpu_memory), as_json)
+        return
     from llumi.train.run import train as run_training
 
     with job(config, overrides, quiet=as_json) as here:

