@@ -3,6 +3,7 @@
 from llumi.config import DpoStageConfig, Stage, TrainConfig
 from llumi.train.memory import checkpoints_activations, sequences
 from llumi.train.size import ModelSize
+from llumi.train.throughput import ModelShape, flops_per_token
 
 
 def tokens_per_step(train: TrainConfig, stage: Stage) -> int:
@@ -17,15 +18,11 @@ def forward_flops(size: ModelSize, row_tokens: int) -> int:
 
 
 def step_flops(size: ModelSize, train: TrainConfig, stage: Stage) -> int:
-    """Of one step over all workers, as the model needs them: what is computed a second time does not count.
-
-    For each token 6 a weight: 2 forward, 2 for the gradient of what goes in, 2 for its own. A frozen weight has none of its
-    own, so LoRA costs 4 a weight, and 6 for each of the few that it adds.
-    """
+    """Of one step over all workers, as the model needs them: what is computed a second time does not count."""
     weights = size.parameters - size.looked_up
-    products = 6 * weights if train.method == "full" else 4 * weights + 6 * size.trainable
-    attention = 12 * size.num_layers * size.attention_width * train.max_length
-    return tokens_per_step(train, stage) * (products + attention)
+    trained, frozen = (weights, 0) if train.method == "full" else (size.trainable, weights)
+    shape = ModelShape(trained, frozen, size.num_layers, size.attention_width)
+    return round(tokens_per_step(train, stage) * flops_per_token(shape, train.max_length))
 
 
 def hardware_flops(size: ModelSize, train: TrainConfig, stage: Stage) -> int:

@@ -37,14 +37,23 @@ def find_parent(config: Config, storage: Storage, role: Role, stage: Stage) -> M
 
 def find_pairs(config: Config, storage: Storage, stage: Stage) -> Manifest:
     """The manifest of the pairs that a stage learns from; raises ArtifactError with the command that makes them."""
-    section = config.train.stage(stage)
-    own = section.pairs if isinstance(section, DpoStageConfig) else None
-    name = own or config.pairs.name
+    name = pairs_name(config, stage)
     pairs = storage.find(f"pairs/{name}")
     if pairs is None:
-        command = f"llumi pairs add {name} FILE" if own else "llumi pairs build"
-        raise ArtifactError(f"{storage.uri}/pairs/{name}: not built yet; run `{command}` first")
+        raise ArtifactError(f"{storage.uri}/pairs/{name}: not built yet; run `{pairs_command(config, stage)}` first")
     return pairs
+
+
+def pairs_name(config: Config, stage: Stage) -> str:
+    """The pairs that a stage learns from: its own, or those that all stages share."""
+    section = config.train.stage(stage)
+    return (section.pairs if isinstance(section, DpoStageConfig) else None) or config.pairs.name
+
+
+def pairs_command(config: Config, stage: Stage) -> str:
+    """What makes them."""
+    name = pairs_name(config, stage)
+    return "llumi pairs build" if name == config.pairs.name else f"llumi pairs add {name} FILE"
 
 
 def _check_origin(storage: Storage, model: Manifest, role: Role, stage: Stage) -> None:

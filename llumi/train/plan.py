@@ -19,14 +19,13 @@ from llumi.prompts import Role
 from llumi.storage import Manifest, Storage, store_errors
 from llumi.train.advice import Verdict, judge
 from llumi.train.flops import hardware_flops, reference_flops, step_flops, tokens_per_step
+from llumi.train.lineage import STAGE_BEFORE, pairs_command, pairs_name, parent_name
 from llumi.train.memory import GIB, Memory, checkpoint_bytes, estimate_memory, model_bytes
 from llumi.train.settings import check_passthrough
 from llumi.train.size import ModelSize, model_size
 
 ASSUMED_UTILISATION = 0.35
 """The share of `train.peak_tflops` that hours are reckoned with: assumed. GPT-3 reached 0.21, PaLM 0.46 (PaLM, table 3)."""
-
-_BEFORE: dict[Stage, Stage] = {"dpo1": "sft", "dpo2": "dpo1"}
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def make_plan(config: Config, role: Role, stage: Stage, gpu_memory_gib: float | 
     if gpu_memory_gib is not None and not train.use_gpu:
         raise ConfigError("--gpu-memory: train.use_gpu is false, so no GPU is used; set it to true, or leave --gpu-memory out")
     storage = Storage.open(config.storage, create=False)
-    parent = storage.find(_parent(role, stage)) if stage in _BEFORE else standing_base(config, storage)
+    parent = storage.find(_parent(role, stage)) if STAGE_BEFORE[stage] else standing_base(config, storage)
     pairs = storage.find(_pairs(config, stage))
     settings = _settings(storage, parent) if parent else _base_settings(config, storage)
     _check_context(settings, _parent(role, stage), train.max_length)
@@ -160,13 +159,11 @@ def plan_steps(train: TrainConfig, stage: Stage, examples: int | None) -> Steps:
 
 
 def _parent(role: Role, stage: Stage) -> str:
-    return f"models/{model_name(role, _BEFORE[stage])}" if stage in _BEFORE else "models/base"
+    return f"models/{parent_name(role, stage)}"
 
 
 def _pairs(config: Config, stage: Stage) -> str:
-    section = config.train.stage(stage)
-    own = section.pairs if isinstance(section, DpoStageConfig) else None
-    return f"pairs/{own or config.pairs.name}"
+    return f"pairs/{pairs_name(config, stage)}"
 
 
 def _settings(storage: Storage, model: Manifest) -> dict[str, Any]:
@@ -210,11 +207,10 @@ def _notes(config: Config, role: Role, stage: Stage, parent: Manifest | None, st
     """What must come first, and what the figures do not know."""
     train, pairs = config.train, _pairs(config, stage)
     section = train.stage(stage)
-    if parent is None and stage in _BEFORE:
-        yield f"{_parent(role, stage)} does not stand yet: run `llumi train {role} {_BEFORE[stage]}` first"
+    if parent is None and STAGE_BEFORE[stage]:
+        yield f"{_parent(role, stage)} does not stand yet: run `llumi train {role} {STAGE_BEFORE[stage]}` first"
     if steps.examples is None:
-        own = isinstance(section, DpoStageConfig) and section.pairs
-        yield f"{pairs} does not stand yet: run `llumi pairs {f'add {section.pairs} FILE' if own else 'build'}` first"
+        yield f"{pairs} does not stand yet: run `{pairs_command(config, stage)}` first"
     elif steps.examples == 0:
         yield f"{pairs} holds nothing that {role} {stage} could learn from: training would refuse to start"
     else:

@@ -6,6 +6,7 @@ from typing import Any
 
 from llumi.config import TrainConfig
 from llumi.errors import ModelError
+from llumi.train.settings import lora
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,12 @@ def _count(model: Any) -> int:
 
 
 def _count_adapters(model: Any, train: TrainConfig) -> int:
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
-    lora = train.lora
-    modules = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
     try:
-        adapted = get_peft_model(model, LoraConfig(r=lora.rank, target_modules=modules, task_type="CAUSAL_LM"))
+        adapted = get_peft_model(model, lora(train))
     except ValueError:
+        modules = train.lora.target_modules
         raise ModelError(f"train.lora.target_modules: {modules!r} names no linear layer of this model") from None
     return sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
 
