@@ -9,10 +9,10 @@ import logging
 import math
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
-from time import time
 from typing import Any, Literal
 
 import ray
@@ -108,7 +108,7 @@ def sweep(
     missing = {work.name: work for work in works if _standing(work) is None}
     failures = _train_all(missing, f"sweep {role} {stage}", progress) if missing else {}
     outcomes = [
-        Outcome(point, _standing(work), work.name not in missing, failures.get(work.name))
+        _outcome(point, work, work.name not in missing, failures.get(work.name))
         for point, work in zip(points, works, strict=True)
     ]
     measure = _measure(outcomes, works[0])
@@ -121,25 +121,32 @@ def sweep(
 
 
 def _assign_all(points: Sequence[Point], storage: Storage, role: Role, stage: Stage) -> list[Assignment]:
-    works: dict[str, Assignment] = {}
+    works = []
     named: dict[str, Point] = {}
     for point in points:
         try:
             work = assign(point.config, storage, role, stage, point.name)
         except ConfigError as error:
             raise ConfigError(f"point {point}: {error}") from None
-        if work.fingerprint in works:
+        if work.fingerprint in named:
             raise ConfigError(
                 f"points {named[work.fingerprint]} and {point}: the same model of {role} {stage}; sweep fields that it "
                 "depends on, each value once"
             )
-        works[work.fingerprint], named[work.fingerprint] = work, point
-    return list(works.values())
+        named[work.fingerprint] = point
+        works.append(work)
+    return works
 
 
 def _standing(work: Assignment) -> Manifest | None:
     found = work.storage.find(f"models/{work.name}")
     return found if found is not None and found.fingerprint == work.fingerprint else None
+
+
+def _outcome(point: Point, work: Assignment, stood: bool, failure: str | None) -> Outcome:
+    """The model decides: a driver may have died after it was published."""
+    manifest = _standing(work)
+    return Outcome(point, manifest, stood, failure if manifest is None else None)
 
 
 def _train_all(works: Mapping[str, Assignment], label: str, progress: Progress) -> dict[str, str]:
@@ -174,7 +181,7 @@ def _run_trial(work: Assignment) -> None:
 
     try:
         # The clock starts here: a point may have waited for others.
-        run_assignment(replace(work, started_at=time()), tell)
+        run_assignment(replace(work, started_at=time.time()), tell)
     except LlumiError as error:
         tune.report({_FAILED: str(error)})
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import ray
 
-from llumi.config import Config
+from llumi.config import Config, StorageConfig
 from llumi.errors import ConfigError
 from llumi.job import show_sweep
 from llumi.storage import Manifest, Storage
@@ -21,19 +21,23 @@ from tests.train.test_run import ASSIGNMENT
 SECRET = "the-key-of-a-store"
 
 
-@pytest.fixture
-def overrides(config: Config, tiny_model: Path, make_pairs: MakePairs) -> list[str]:
+def prepare(storage: StorageConfig, tiny_model: Path, make_pairs: MakePairs) -> list[str]:
     """A store with pairs and a parent, on which a point is one rank and two steps."""
-    make_pairs(config.storage)
-    draft = Storage.open(config.storage).begin("models", "gm-sft")
+    make_pairs(storage)
+    draft = Storage.open(storage).begin("models", "gm-sft")
     draft.publish(draft.upload(tiny_model), fingerprint="sft", config={}, inputs=[])
     return [
-        f"storage.uri={config.storage.uri}",
-        f"train.base={config.train.base}",
+        f"storage.uri={storage.uri}",
+        f"train.base={tiny_model}",
         "train.max_length=256",
         "train.num_workers=1",
         "train.dpo1.max_steps=2",
     ]
+
+
+@pytest.fixture
+def overrides(config: Config, tiny_model: Path, make_pairs: MakePairs) -> list[str]:
+    return prepare(config.storage, tiny_model, make_pairs)
 
 
 def session_logs() -> str:
@@ -103,7 +107,11 @@ def test_each_point_is_a_model_and_the_best_may_be_kept(
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_point_that_fails_is_reported_and_the_others_go_on(ray_cluster: None, overrides: list[str]) -> None:
+def test_on_s3_a_point_that_fails_is_reported_and_the_others_go_on(
+    ray_cluster: None, s3_storage: StorageConfig, tiny_model: Path, make_pairs: MakePairs, monkeypatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LLUMI_CACHE", str(tmp_path / "cache"))
+    overrides = [*prepare(s3_storage, tiny_model, make_pairs), f"storage.endpoint_url={s3_storage.endpoint_url}"]
     points = grid(None, [*overrides, "train.max_length=[16,256]"], "gm", "dpo1")
     report = sweep(points, "gm", "dpo1", keep_best=True)
     short, whole = report.outcomes
