@@ -164,9 +164,12 @@ def _parent(role: Role, stage: Stage) -> str:
 
 
 def _pairs(config: Config, stage: Stage) -> str:
-    section = config.train.stage(stage)
-    own = section.pairs if isinstance(section, DpoStageConfig) else None
-    return f"pairs/{own or config.pairs.name}"
+    return f"pairs/{_own_pairs(config.train, stage) or config.pairs.name}"
+
+
+def _own_pairs(train: TrainConfig, stage: Stage) -> str | None:
+    section = train.stage(stage)
+    return section.pairs if isinstance(section, DpoStageConfig) else None
 
 
 def _settings(storage: Storage, model: Manifest) -> dict[str, Any]:
@@ -213,8 +216,8 @@ def _notes(config: Config, role: Role, stage: Stage, parent: Manifest | None, st
     if parent is None and stage in _BEFORE:
         yield f"{_parent(role, stage)} does not stand yet: run `llumi train {role} {_BEFORE[stage]}` first"
     if steps.examples is None:
-        own = isinstance(section, DpoStageConfig) and section.pairs
-        yield f"{pairs} does not stand yet: run `llumi pairs {f'add {section.pairs} FILE' if own else 'build'}` first"
+        own = _own_pairs(train, stage)
+        yield f"{pairs} does not stand yet: run `llumi pairs {f'add {own} FILE' if own else 'build'}` first"
     elif steps.examples == 0:
         yield f"{pairs} holds nothing that {role} {stage} could learn from: training would refuse to start"
     else:
