@@ -92,7 +92,7 @@ class Plan:
                 tflop_per_step=step_flops(self.size, train, self.stage) / 1e12,
                 tflop_per_step_with_recomputation=hardware_flops(self.size, train, self.stage) / 1e12,
                 assumed_utilisation=ASSUMED_UTILISATION if self.hours is not None else None,
-                hours_at_most=self.hours,
+                hours=self.hours,
             ),
             "writes": self._writes(),
             "notes": list(self.notes),
