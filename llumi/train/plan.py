@@ -213,7 +213,9 @@ def _notes(config: Config, role: Role, stage: Stage, parent: Manifest | None, st
     """What must come first, and what the figures do not know."""
     train, pairs = config.train, _pairs(config, stage)
     section = train.stage(stage)
-    if parent is None and stage in _BEFORE:
+    if parent is None and stage not in _BEFORE:
+        yield f"models/base does not stand yet: the run brings it in from {train.base}, weights and all"
+    elif parent is None:
         yield f"{_parent(role, stage)} does not stand yet: run `llumi train {role} {_BEFORE[stage]}` first"
     if steps.examples is None:
         own = _own_pairs(train, stage)
