@@ -225,6 +225,13 @@ class DpoStageConfig(StageConfig):
         return self
 
 
+class HumanStageConfig(DpoStageConfig):
+    """The preference stage on pairs that people chose: few, so it learns in smaller steps."""
+
+    learning_rate: float = Field(2e-5, gt=0)
+    pairs: str | None = Field("human", pattern=ARTIFACT_NAME)
+
+
 class TrainConfig(Section):
     """Training on Ray Train with DeepSpeed ZeRO and TRL; `trl` and `deepspeed` pass the libraries' own keys through.
 
@@ -262,7 +269,7 @@ class TrainConfig(Section):
     mlflow_uri: str | None = None
     sft: SftStageConfig = SftStageConfig()
     dpo1: DpoStageConfig = DpoStageConfig()
-    dpo2: DpoStageConfig = DpoStageConfig(pairs="human", learning_rate=2e-5)
+    dpo2: HumanStageConfig = HumanStageConfig()
     trl: dict[str, Any] = {}
     deepspeed: dict[str, Any] = {}
 

@@ -96,7 +96,8 @@ def show_plan(plan: "Plan", as_json: bool = False) -> None:
         return
     del figures["notes"]
     figures.pop("verdict", None)
-    show_figures(f"{plan.role} {plan.stage} as it would run (estimates; nothing was started or written)", figures)
+    show_figures(f"plan of {plan.role} {plan.stage}", figures)
+    console.print("nothing was started or written; memory, work and hours are estimates")
     for note in plan.notes:
         console.print(note, style="yellow", markup=False, soft_wrap=True)
     if plan.verdict is not None:

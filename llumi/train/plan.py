@@ -91,7 +91,7 @@ class Plan:
                 tflop_per_step=step_flops(self.size, train, self.stage) / 1e12,
                 tflop_per_step_with_recomputation=hardware_flops(self.size, train, self.stage) / 1e12,
                 assumed_utilisation=ASSUMED_UTILISATION if self.hours is not None else None,
-                hours_at_most=self.hours,
+                hours=self.hours,
             ),
             "writes": self._writes(),
             "notes": list(self.notes),
@@ -207,7 +207,9 @@ def _notes(config: Config, role: Role, stage: Stage, parent: Manifest | None, st
     """What must come first, and what the figures do not know."""
     train, pairs = config.train, _pairs(config, stage)
     section = train.stage(stage)
-    if parent is None and STAGE_BEFORE[stage]:
+    if parent is None and not STAGE_BEFORE[stage]:
+        yield f"models/base does not stand yet: the run brings it in from {train.base}, weights and all"
+    elif parent is None:
         yield f"{_parent(role, stage)} does not stand yet: run `llumi train {role} {STAGE_BEFORE[stage]}` first"
     if steps.examples is None:
         yield f"{pairs} does not stand yet: run `{pairs_command(config, stage)}` first"

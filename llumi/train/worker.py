@@ -58,9 +58,14 @@ def _train(work: Assignment, board: Any, scratch: Path) -> None:
         trainer.train(resume_from_checkpoint=str(start.folder) if start else None)
     if is_first:
         shutil.rmtree(shared, ignore_errors=True)
-    if materials.test.ids:
+    if materials.test.ids and not _is_evaluated(trainer.state):
         trainer.evaluate()
     publish(work, materials, trainer, scratch)
+
+
+def _is_evaluated(state: Any) -> bool:
+    """Whether the last step was the turn of an evaluation anyway."""
+    return any("eval_loss" in entry and entry["step"] == state.global_step for entry in state.log_history)
 
 
 def _make_ready(work: Assignment) -> Materials:
