@@ -18,7 +18,7 @@ import torch.distributed as dist
 from trl.models import prepare_deepspeed
 
 from llumi.config import DpoStageConfig
-from llumi.storage import FileEntry, Storage, fingerprint, parquet, store_errors
+from llumi.storage import FileEntry, Storage, digest, fingerprint, parquet, store_errors
 from llumi.train.assignment import Assignment, Materials
 from llumi.train.columns import Examples
 
@@ -129,4 +129,4 @@ def _with_reference(dataset: datasets.Dataset, examples: Examples, known: Logps,
     table = examples.rows
     for name, values in columns.items():
         table = table.append_column(name, pa.array(values, pa.float32()))
-    return datasets.Dataset(table, fingerprint=f"{dataset._fingerprint}-with-reference")
+    return datasets.Dataset(table, fingerprint=digest([dataset._fingerprint, "with reference"]))

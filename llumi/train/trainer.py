@@ -15,6 +15,7 @@ from trl import DPOTrainer, SFTTrainer, pack_dataset
 
 from llumi.config import DpoStageConfig, SftStageConfig
 from llumi.errors import TrainError
+from llumi.storage import digest
 from llumi.train.assignment import Assignment, Materials
 from llumi.train.checkpoint import Upload, checkpoint_filesystem, hand_over, run_name
 from llumi.train.columns import Examples
@@ -173,11 +174,13 @@ def build_trainer(work: Assignment, materials: Materials, board: Any, scratch: P
 def _dataset(work: Assignment, examples: Examples, split: str) -> datasets.Dataset:
     """With a fingerprint of ours, datasets need not hash the rows to make one."""
     section = work.config.train.stage(work.stage)
-    dataset = datasets.Dataset(examples.rows, fingerprint=f"{work.fingerprint}-{split}")
+    dataset = datasets.Dataset(examples.rows, fingerprint=digest([work.fingerprint, split]))
     if not (isinstance(section, SftStageConfig) and section.packing):
         return dataset
     # Packing joins lists, so the number of an example goes with each of its tokens.
     numbers = [[row] * len(ids) for row, ids in zip(dataset["row"], dataset["input_ids"], strict=True)]
-    dataset = dataset.remove_columns("row").add_column("row", numbers, new_fingerprint=f"{work.fingerprint}-{split}-numbered")
-    map_kwargs = {"new_fingerprint": f"{work.fingerprint}-{split}-packed", "keep_in_memory": True}
+    dataset = dataset.remove_columns("row").add_column(
+        "row", numbers, new_fingerprint=digest([work.fingerprint, split, "numbered"])
+    )
+    map_kwargs = {"new_fingerprint": digest([work.fingerprint, split, "packed"]), "keep_in_memory": True}
     return pack_dataset(dataset, work.config.train.max_length, "bfd", map_kwargs)
