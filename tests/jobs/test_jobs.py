@@ -1,6 +1,7 @@
 """Every job of `jobs/`, submitted with the real `ray job submit` to a cluster started with `ray start --head`."""
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -20,7 +21,7 @@ import pytest
 from llumi.config import StorageConfig
 from llumi.corpus.sample import write_sample
 from llumi.environment import OUTBOUND_OFF
-from llumi.storage import Storage
+from llumi.storage import Input, Storage
 from tests.conftest import free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -39,11 +40,19 @@ class Cluster:
     overrides: list[str]
     storage: Storage
 
-    def submit(self, *command: str, job: str, wait: bool = True) -> subprocess.CompletedProcess[str]:
+    def submit(
+        self, *command: str, job: str, wait: bool = True, variables: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
         submit = [str(BIN / "ray"), "job", "submit", "--address", self.dashboard, "--working-dir", str(ROOT)]
         entrypoint = [sys.executable, f"jobs/{job}.py", *self.overrides, *command]
         return subprocess.run(
-            [*submit, *([] if wait else ["--no-wait", "--submission-id", job]), "--", *entrypoint],
+            [
+                *submit,
+                *(["--runtime-env-json", variables] if variables else []),
+                *([] if wait else ["--no-wait", "--submission-id", job]),
+                "--",
+                *entrypoint,
+            ],
             env=self.environment,
             capture_output=True,
             text=True,
@@ -153,6 +162,59 @@ def test_sweep(cluster: Cluster) -> None:
     assert {name.rpartition("-")[0] for name in names - {"base", "gm-sft"}} == {"gm-sft"}
     assert len(names) == 4
     assert cluster.storage.manifest("models/gm-sft") == before
+
+
+def test_train_dpo2_on_human_pairs_with_its_checkpoints_on_s3(
+    cluster: Cluster, s3_storage: StorageConfig, tmp_path: Path
+) -> None:
+    """From the SFT model as DPO1, so that the one stage is what is seen."""
+    storage, local = Storage.open(s3_storage), cluster.storage
+    ancestors: list[Input] = []
+    for name, source in (("base", "base"), ("gm-sft", "gm-sft"), ("gm-dpo1", "gm-sft")):
+        draft = storage.begin("models", name)
+        files = [entry for entry in draft.upload(local.fetch(f"models/{source}")) if entry.path != "manifest.json"]
+        ancestors = [draft.publish(files, fingerprint=name, config={}, inputs=ancestors).as_input()]
+    human = [
+        {
+            "role": "gm",
+            "post": f"Evening {i} was long.",
+            "chosen": f"I am glad you wrote ({i}).",
+            "rejected": f"It passes ({i}).",
+        }
+        for i in range(24)
+    ]
+    (tmp_path / "human.ndjson").write_text("".join(json.dumps(row) + "\n" for row in human))
+    s3 = ["--set", f"storage.uri={s3_storage.uri}", "--set", f"storage.endpoint_url={s3_storage.endpoint_url}"]
+    credentials = {name: os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    added = [
+        sys.executable,
+        "-m",
+        "llumi.cli",
+        "pairs",
+        "add",
+        "human",
+        str(tmp_path / "human.ndjson"),
+        *cluster.overrides,
+        *s3,
+    ]
+    subprocess.run(added, cwd=ROOT, env=cluster.environment | credentials, check=True, capture_output=True, timeout=120)
+    variables = json.dumps({"env_vars": credentials | {"LLUMI_CACHE": str(tmp_path / "cache")}})
+    done = cluster.submit(
+        "gm",
+        "dpo2",
+        *s3,
+        "--set",
+        "train.dpo2.max_steps=3",
+        "--set",
+        "train.checkpoint_steps=1",
+        job="train",
+        variables=variables,
+    )
+    assert_succeeded(done)
+    manifest = storage.manifest("models/gm-dpo2")
+    assert [given.name for given in manifest.inputs] == ["models/gm-dpo1", "pairs/human"]
+    assert manifest.metrics["steps"] == 3
+    assert storage.find("references/human-gm-by-gm-dpo1") is not None
 
 
 def test_generate(cluster: Cluster) -> None:

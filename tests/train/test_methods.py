@@ -14,14 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from llumi.config import Config, StorageConfig, load_config
-from llumi.errors import PairsError, TrainError
+from llumi.config import Config, load_config
 from llumi.models import ensure_base
 from llumi.prompts import answer, gm_prompt
 from llumi.records import DPO_SCHEMA
-from llumi.storage import Input, Storage, parquet
+from llumi.storage import Storage, parquet
 from llumi.train.run import train
 from tests.train.conftest import POSTS, MakePairs, dpo_rows
 from tests.train.test_run import log_of, losses, weights
@@ -69,22 +67,6 @@ def test_one_process_zero_2_and_zero_3_learn_alike(tiny_model: Path, make_pairs:
             torch.testing.assert_close(other_model[name], tensor, atol=1e-4, rtol=1e-3)
 
 
-def test_packed_examples_do_not_see_each_other(tiny_model: Path, make_pairs: MakePairs, tmp_path: Path) -> None:
-    found = []
-    for name, *more in (
-        ("apart", "train.sft.batch_size_per_worker=12"),
-        ("packed", "train.sft.batch_size_per_worker=4", "train.sft.packing=true"),
-    ):
-        one_step = ["train.num_workers=1", "train.sft.max_steps=1", "train.max_length=1024"]
-        config = settings(tmp_path / name, tiny_model, *one_step, *more)
-        make_pairs(config.storage)
-        manifest = train(config, "gm", "sft")
-        found.append(losses(Storage.open(config.storage), manifest)[1])
-        assert manifest.metrics["num_tokens"] == 1757
-    # Both steps saw all twelve examples, and a mean over tokens does not ask in which row they lie.
-    assert found[1] == pytest.approx(found[0], abs=1e-4)
-
-
 def kinder(num: int, split: str) -> list[dict]:
     """Pairs whose chosen reply is always the kinder one; the posts of one split are not those of the other."""
     kind = ["I am glad that you wrote to us.", "Thank you for telling us.", "That sounds heavy, you are not alone."]
@@ -104,7 +86,7 @@ def kinder(num: int, split: str) -> list[dict]:
 def test_dpo_learns_which_of_two_replies_is_kinder(tiny_model: Path, tmp_path: Path) -> None:
     config = settings(
         tmp_path, tiny_model, "train.method=full", "train.dpo1.max_steps=24", "train.dpo1.learning_rate=2e-3",
-        "train.dpo1.batch_size_per_worker=4", "train.eval_steps=12",
+        "train.dpo1.batch_size_per_worker=8", "train.eval_steps=12", "train.num_workers=1",
     )  # fmt: skip
     storage = with_sft(config)
     draft = storage.begin("pairs", "default")
@@ -126,7 +108,7 @@ def test_dpo_learns_which_of_two_replies_is_kinder(tiny_model: Path, tmp_path: P
 def test_the_reference_is_asked_once_and_used_by_every_later_run(
     tiny_model: Path, make_pairs: MakePairs, tmp_path: Path
 ) -> None:
-    config = settings(tmp_path, tiny_model)
+    config = settings(tmp_path, tiny_model, "train.num_workers=1")
     make_pairs(config.storage)
     storage = with_sft(config)
     first = losses(storage, train(config, "gm", "dpo1"))
@@ -154,7 +136,8 @@ def test_the_best_checkpoint_is_published_where_later_steps_lose(
 ) -> None:
     config = settings(
         tmp_path, tiny_model, "train.method=full", "train.publish=best", "train.eval_steps=2", "train.checkpoint_steps=2",
-        "train.sft.max_steps=8", "train.sft.learning_rate=1.0", "train.trl.lr_scheduler_type=constant", "train.checkpoints_kept=1",
+        "train.sft.max_steps=8", "train.sft.learning_rate=1.0", "train.trl.lr_scheduler_type=constant",
+        "train.checkpoints_kept=1", "train.num_workers=1", "train.sft.batch_size_per_worker=2",
     )  # fmt: skip
     make_pairs(config.storage)
     manifest = train(config, "gm", "sft")
@@ -165,33 +148,6 @@ def test_the_best_checkpoint_is_published_where_later_steps_lose(
     assert manifest.metrics["published_step"] == best
     assert manifest.metrics["eval"]["loss"] == held_out[best]
     assert manifest.metrics["steps"] == 8
-
-
-def test_a_loss_that_is_no_number_names_its_examples_and_keeps_the_checkpoint(
-    tiny_model: Path, make_pairs: MakePairs, tmp_path: Path
-) -> None:
-    broken = tmp_path / "broken"
-    model = AutoModelForCausalLM.from_pretrained(tiny_model)
-    with torch.no_grad():
-        model.model.norm.weight[0] = float("nan")
-    model.save_pretrained(broken)
-    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(broken)
-    config = settings(tmp_path, broken, "train.max_failures=3")
-    make_pairs(config.storage)
-    started = time.monotonic()
-    with pytest.raises(TrainError, match=r"^gm-sft: the loss is nan at step 1, on the examples e\d+, e\d+; .* pairs/default$"):
-        train(config, "gm", "sft")
-    assert time.monotonic() - started < 120  # not tried again three times
-    assert Storage.open(config.storage).find("models/gm-sft") is None
-
-
-def test_long_examples_can_stop_a_run(tiny_model: Path, make_pairs: MakePairs, tmp_path: Path) -> None:
-    config = settings(tmp_path, tiny_model, "train.max_length=150", "train.too_long=refuse")
-    make_pairs(config.storage)
-    with pytest.raises(
-        PairsError, match=r"of 12 examples of gm-sft/train are above 150 tokens, and train\.too_long is refuse; "
-    ):
-        train(config, "gm", "sft")
 
 
 RUN_ALONE = """
@@ -208,7 +164,8 @@ with ray_session(config.ray):
 def test_a_killed_head_is_survived_by_fewer_ranks(tiny_model: Path, make_pairs: MakePairs, tmp_path: Path) -> None:
     """The whole cluster dies after a checkpoint; one rank goes on where two were, to the model of an undisturbed run."""
     common = ["train.checkpoint_steps=5", "train.sft.max_steps=40", "train.method=full", "train.sft.learning_rate=1e-3"]
-    undisturbed = settings(tmp_path / "undisturbed", tiny_model, *common)
+    one_rank = ["train.num_workers=1", "train.sft.batch_size_per_worker=4"]
+    undisturbed = settings(tmp_path / "undisturbed", tiny_model, *common, *one_rank)
     make_pairs(undisturbed.storage)
     expected = train(undisturbed, "gm", "sft")
 
@@ -227,7 +184,7 @@ def test_a_killed_head_is_survived_by_fewer_ranks(tiny_model: Path, make_pairs: 
     storage = Storage.open(disturbed.storage)
     assert storage.find("models/gm-sft") is None
 
-    fewer = settings(tmp_path / "disturbed", tiny_model, *common, "train.num_workers=1", "train.sft.batch_size_per_worker=4")
+    fewer = settings(tmp_path / "disturbed", tiny_model, *common, *one_rank)
     manifest = train(fewer, "gm", "sft")
     assert losses(storage, manifest) == pytest.approx(losses(Storage.open(undisturbed.storage), expected), abs=1e-4)
     for name, tensor in weights(Storage.open(undisturbed.storage), "gm-sft").items():
@@ -242,27 +199,3 @@ def wait_for_a_checkpoint(store: Path, driver: subprocess.Popen[bytes]) -> None:
             return
         time.sleep(0.02)
     raise TimeoutError(f"no checkpoint was written; the driver ended with {driver.poll()}")
-
-
-def test_checkpoints_and_model_lie_on_s3(
-    tiny_model: Path, make_pairs: MakePairs, s3_storage: StorageConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LLUMI_CACHE", str(tmp_path / "cache"))
-    config = load_config(
-        None,
-        [
-            f"storage.uri={s3_storage.uri}", f"storage.endpoint_url={s3_storage.endpoint_url}", f"train.base={tiny_model}",
-            "train.max_length=256", "train.dpo2.max_steps=2", "train.max_failures=0", "train.checkpoint_steps=1",
-        ],
-    )  # fmt: skip
-    storage = with_sft(config)
-    sft = storage.manifest("models/gm-sft")
-    draft = storage.begin("models", "gm-dpo1")
-    files = [entry for entry in draft.upload(storage.fetch("models/gm-sft")) if entry.path != "manifest.json"]
-    draft.publish(files, fingerprint="as sft", config={}, inputs=[sft.as_input(), Input("pairs/default", "x")])
-    human = storage.begin("pairs", "human")
-    rows = pa.Table.from_pylist(dpo_rows(4), schema=DPO_SCHEMA)
-    human.publish([human.write_table("gm-dpo/train/part-0.parquet", rows)], fingerprint="h", config={}, inputs=[])
-    manifest = train(config, "gm", "dpo2")
-    assert [given.name for given in manifest.inputs] == ["models/gm-dpo1", "pairs/human"]
-    assert storage.manifest("references/human-gm-by-gm-dpo1").counts == {"pairs": 4}
