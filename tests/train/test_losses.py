@@ -109,7 +109,8 @@ def sft_trainer(model: Path, folder: Path, tmp_path: Path, packing: bool, num: i
     work = replace(ASSIGNMENT, config=config)
     arguments = SFTConfig(
         output_dir=str(tmp_path / "out"), use_cpu=True, bf16=False, gradient_checkpointing=False, report_to="none",
-        packing=packing, max_length=1024, max_steps=1, dataset_kwargs={"skip_prepare_dataset": True}, per_device_train_batch_size=2,
+        packing=packing, max_length=1024, max_steps=1,
+        dataset_kwargs={"skip_prepare_dataset": True}, per_device_train_batch_size=2,
     )  # fmt: skip
     trainer = _TokenSFTTrainer(
         model=str(model), args=arguments, train_dataset=_dataset(work, examples, "train"), processing_class=tokenizer,
