@@ -1,9 +1,12 @@
-"""Seconds a step of `llumi.train` beside those of a bare TRL + DeepSpeed script with the same settings.
+"""What a step of `llumi train` costs beside TRL and DeepSpeed bare, under torchrun, with the same settings.
 
-    python benchmarks/train.py [--model FOLDER] [--steps 8] [--workers 2] [--zero 2]
+    python benchmarks/train.py [--only sft dpo] [--model FOLDER] [--pairs 48] [--workers 2] [--zero 2] [--gpu]
 
-Both train LoRA on the same made-up replies, one after the other, and print their ratio; the whole duration, with
-start-up and publishing, is printed beside it. Exit code 1 where the losses differ: then they did not do the same work.
+Four ratios, each on the same work in the same run: SFT against the bare libraries; a DPO step with the reference's
+log-probabilities kept, against TRL's default with a reference model; batches of like length against random ones, on the
+lengths of the sample corpus; and the time that a checkpoint every ten steps costs. Then three epochs of DPO as a whole, the
+reference included, with the epoch from which keeping it pays. The model is a random one of 11 million parameters, so that
+the steps of a CPU take seconds; `--model` takes another.
 """
 
 import argparse
@@ -13,152 +16,222 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from llumi.config import Config, load_config
-from llumi.models import ensure_base
-from llumi.prompts import answer, gm_prompt
+from llumi.config import Config, RayConfig, Stage, load_config
+from llumi.corpus.sample import write_sample
+from llumi.models import EMBEDDED, ensure_base
+from llumi.pairs.build import build_pairs
 from llumi.ray_session import ray_session
-from llumi.records import SFT_SCHEMA
-from llumi.storage import Storage
+from llumi.storage import Manifest, Storage
 from llumi.train.run import train
 from llumi.train.settings import deepspeed_config
 
-NUM_ROWS = 64
-SFT_FOLDER = "gm-sft/train"
+EPOCHS = 3
+BATCH = 2
+"""Pairs, or examples, of a rank at each step."""
+
+SAMPLE_POSTS = 320
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: seconds of its steps, how many they were, peak memory of a rank, and the mean loss."""
+
+    name: str
+    seconds: float
+    steps: int
+    memory_gib: float
+    loss: float
+    reference_seconds: float = 0.0
+    checkpoint_seconds: float = 0.0
+
+    @property
+    def a_step(self) -> float:
+        """Seconds."""
+        return self.seconds / self.steps
 
 
 def main() -> int:
-    """Run both, print the table."""
+    """Run what was asked for, and print a table of runs and their ratios."""
     options = _options()
-    with tempfile.TemporaryDirectory(prefix="llumi-bench-") as scratch:
-        config = _config(options, Path(scratch))
-        storage = Storage.open(config.storage)
-        ensure_base(config, storage)
-        _write_pairs(storage)
-        bare = _bare(config, storage, Path(scratch))
-        ours = _ours(config, storage)
-    print(f"{'':14}{'s a step':>10}{'whole s':>10}{'mean loss':>11}")
-    for name, result in (("torchrun + TRL", bare), ("llumi train", ours)):
-        print(f"{name:14}{result['seconds'] / result['steps']:>10.3f}{result['whole']:>10.1f}{result['loss']:>11.4f}")
-    ratio = (ours["seconds"] / ours["steps"]) / (bare["seconds"] / bare["steps"])
-    print(f"ratio, seconds a step, llumi train / bare script: {ratio:.3f}")
-    return 0 if math.isclose(ours["loss"], bare["loss"], rel_tol=1e-3) else 1
+    with tempfile.TemporaryDirectory(prefix="llumi-bench-") as name, ray_session(RayConfig(num_cpus=max(4, options.workers))):
+        bench = Bench(options, Path(name))
+        return max(bench.sft() if "sft" in options.only else 0, bench.dpo() if "dpo" in options.only else 0)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="smollm2-135m-instruct", help="a model folder, or the embedded default")
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--only", nargs="+", choices=["sft", "dpo"], default=["sft", "dpo"])
+    parser.add_argument("--model", help="a model folder; a random model otherwise")
+    parser.add_argument("--pairs", type=int, default=48, help="how many pairs and examples to learn from")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--zero", type=int, default=2)
-    parser.add_argument("--max-length", type=int, default=128)
+    parser.add_argument("--max-length", type=int, default=512)
     parser.add_argument("--gpu", action="store_true")
     return parser.parse_args()
 
 
-def _config(options: argparse.Namespace, scratch: Path) -> Config:
-    return load_config(
-        None,
-        [
-            f"storage.uri={scratch / 'store'}",
-            f"train.base={options.model}",
-            f"train.num_workers={options.workers}",
-            f"train.zero_stage={options.zero}",
-            f"train.use_gpu={options.gpu}",
-            f"train.max_length={options.max_length}",
-            f"train.sft.max_steps={options.steps}",
-            "train.sft.batch_size_per_worker=1",
-            "train.checkpoint_steps=100000",
-            "train.max_failures=0",
-        ],
-    )
+class Bench:
+    """A store with the pairs of the sample corpus and a model to start from, and the runs on it."""
 
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self.options, self.folder = options, folder
+        write_sample(folder / "corpus", SAMPLE_POSTS)
+        self.model = options.model or _random_model(folder)
+        built = self.config("pairs.name=sample", "pairs.revisions.source=none")
+        self.storage = Storage.open(built.storage)
+        build_pairs(built)
+        self.take("gm-sft", "gm-dpo")
+        base = ensure_base(built, self.storage)
+        draft = self.storage.begin("models", "gm-sft")
+        files = [entry for entry in draft.upload(self.storage.fetch("models/base")) if entry.path != "manifest.json"]
+        draft.publish(files, fingerprint="the base", config={}, inputs=[base.as_input()])
 
-def _write_pairs(storage: Storage) -> None:
-    rows = [
-        {
-            "example_id": str(i),
-            "post_id": str(i),
-            "community": "kindness",
-            "prompt": gm_prompt(f"Evening {i} in the new town was quiet, and I missed my friends."),
-            "completion": answer("That sounds lonely, and I am glad that you wrote. Could you call one of them tonight?"),
-            "score": 5,
+    def config(self, *more: str) -> Config:
+        """The settings that all runs share, and some of their own."""
+        options = self.options
+        epoch = math.ceil(options.pairs / (BATCH * options.workers))
+        stages = [
+            f"train.{stage}.{field}"
+            for stage, steps in (("sft", epoch), ("dpo1", EPOCHS * epoch))
+            for field in (f"batch_size_per_worker={BATCH}", f"max_steps={steps}", "gradient_accumulation_steps=1")
+        ]
+        return load_config(
+            None,
+            [
+                f"storage.uri={self.folder / 'store'}", f"corpus.uri={self.folder / 'corpus'}",
+                f"privacy.key_file={self.folder / 'key'}", f"train.base={self.model}", f"train.use_gpu={options.gpu}",
+                f"train.num_workers={options.workers}", f"train.zero_stage={options.zero}", "train.max_eval_examples=0",
+                f"train.max_length={options.max_length}", "train.checkpoint_steps=100000", "train.max_failures=0",
+                "train.tensorboard=false", *stages, *more,
+            ],
+        )  # fmt: skip
+
+    def take(self, *folders: str) -> None:
+        """Of the sample's pairs so many as were asked for, as `pairs/default`."""
+        draft = self.storage.begin("pairs", "default")
+        files = []
+        for folder in folders:
+            table = self.storage.read_table("pairs/sample", f"{folder}/train").slice(0, self.options.pairs)
+            files.append(draft.write_table(f"{folder}/train/part-00000.parquet", table))
+        draft.publish(files, fingerprint="bench", config={}, inputs=[])
+
+    def sft(self) -> int:
+        """LoRA, for one epoch; exit code 1 where the losses differ: then they did not do the same work."""
+        config = self.config("train.method=lora")
+        bare, ours = self.bare("torchrun + TRL", config, "sft"), self.ours("llumi train", config, "sft")
+        print("SFT, LoRA")
+        _table([bare, ours])
+        print(f"  tokens a second, llumi train / bare script     {bare.a_step / ours.a_step:.3f}")
+        return 0 if math.isclose(ours.loss, bare.loss, rel_tol=0.02) else 1  # the order of examples is another one
+
+    def dpo(self) -> int:
+        """The whole model, three epochs, so that TRL's default holds a second model for reference."""
+        full = "train.method=full"
+        bare = self.bare("TRL, reference model", self.config(full), "dpo1")
+        plain = self.ours("llumi, reference kept", self.config(full, "train.dpo1.length_buckets=false"), "dpo1")
+        bucketed = self.ours("llumi, like lengths", self.config(full), "dpo1")
+        saving = self.ours("llumi, checkpoints", self.config(full, "train.checkpoint_steps=10", "train.seed=18"), "dpo1")
+        print(f"DPO, whole model, {EPOCHS} epochs of {self.options.pairs} pairs")
+        _table([bare, plain, bucketed, saving])
+        whole = bare.seconds / (plain.reference_seconds + bucketed.seconds)
+        saved = bare.a_step - bucketed.a_step
+        epoch = bucketed.steps / EPOCHS
+        even = plain.reference_seconds / saved / epoch if saved > 0 else math.inf
+        lost = saving.checkpoint_seconds / (saving.seconds - saving.checkpoint_seconds)
+        print(f"  seconds a step, reference kept / reference model      {plain.a_step / bare.a_step:.3f}")
+        print(f"  peak memory of a rank, the same                       {plain.memory_gib / bare.memory_gib:.3f}")
+        print(f"  samples a second, like lengths / random               {plain.a_step / bucketed.a_step:.3f}")
+        print(f"  whole run, TRL's default / llumi with the reference   {whole:.3f}  (breaks even after {even:.2f} epochs)")
+        print(f"  time lost to a checkpoint every 10 steps              {lost:.3f}")
+        return 0
+
+    def ours(self, name: str, config: Config, stage: Stage) -> Run:
+        """Through `llumi train`; a reference that stands is used."""
+        standing = self.storage.find("references/default-gm-by-gm-sft")
+        manifest: Manifest = train(config, "gm", stage)
+        log = json.loads((self.storage.fetch(manifest.reference) / "training_log.json").read_text())
+        last = next(entry for entry in reversed(log) if "train_runtime" in entry)
+        reference = None if standing else self.storage.find("references/default-gm-by-gm-sft")
+        return Run(
+            name, last["train_runtime"], manifest.metrics["steps"], manifest.metrics["memory_gib"], last["train_loss"],
+            reference.metrics["seconds"] if reference else 0.0, manifest.metrics["checkpoint_seconds"],
+        )  # fmt: skip
+
+    def bare(self, name: str, config: Config, stage: Stage) -> Run:
+        """Through the bare script, at the niceness at which Ray runs its workers, which tells on a busy machine."""
+        settings, result, log = (self.folder / file for file in ("settings.json", "result.json", "bare.log"))
+        settings.write_text(json.dumps(self._bare_settings(config, stage) | {"result": str(result)}))
+        launch = ["nice", "-n", "15", sys.executable, "-m", "torch.distributed.run"]
+        script = Path(__file__).parent / "bare" / "trl_script.py"
+        environment = os.environ | ({} if config.train.use_gpu else {"DS_ACCELERATOR": "cpu"})
+        with log.open("wb") as sink:
+            command = [*launch, "--nproc-per-node", str(config.train.num_workers), str(script), str(settings)]
+            done = subprocess.run(command, env=environment, check=False, stdout=sink, stderr=sink)
+        if done.returncode:
+            sys.exit(f"the bare script failed:\n{log.read_text()[-4000:]}")
+        return Run(name, **json.loads(result.read_text()))
+
+    def _bare_settings(self, config: Config, stage: Stage) -> dict[str, Any]:
+        train_config, lora = config.train, config.train.lora
+        section, gpu = train_config.stage(stage), train_config.use_gpu
+        objective = "sft" if stage == "sft" else "dpo"
+        return {
+            "objective": objective,
+            "model": self.storage.path("models/base"),
+            "files": [self.storage.path(f"pairs/default/gm-{objective}/train/part-00000.parquet")],
+            "cache": str(self.folder / "cache"),
+            "backend": "nccl" if gpu else "gloo",
+            "threads": train_config.cpus_per_worker,
+            "lora": {"r": lora.rank, "lora_alpha": lora.alpha, "target_modules": lora.target_modules}
+            if train_config.method == "lora"
+            else None,
+            "arguments": {
+                "output_dir": str(self.folder / "bare"),
+                "max_steps": section.max_steps,
+                "learning_rate": section.learning_rate,
+                "per_device_train_batch_size": section.batch_size_per_worker,
+                "gradient_checkpointing": gpu,
+                "max_length": train_config.max_length,
+                "seed": train_config.seed,
+                "bf16": gpu,
+                "use_cpu": not gpu,
+                "deepspeed": deepspeed_config(train_config),
+                "logging_steps": train_config.logging_steps,
+                "save_steps": train_config.checkpoint_steps,
+                "report_to": "none",
+                "disable_tqdm": True,
+                "model_init_kwargs": {"dtype": "bfloat16" if gpu else "float32"},
+            },
         }
-        for i in range(NUM_ROWS)
-    ]
-    draft = storage.begin("pairs", "default")
-    files = [draft.write_table(f"{SFT_FOLDER}/part-00000.parquet", pa.Table.from_pylist(rows, schema=SFT_SCHEMA))]
-    draft.publish(files, fingerprint="bench", config={}, inputs=[])
 
 
-def _ours(config: Config, storage: Storage) -> dict[str, Any]:
-    started = time.monotonic()
-    with ray_session(config.ray):
-        manifest = train(config, "gm", "sft")
-    whole = time.monotonic() - started
-    log = json.loads((storage.fetch("models/gm-sft") / "training_log.json").read_text())
-    last = next(entry for entry in reversed(log) if "train_runtime" in entry)
-    return {"seconds": last["train_runtime"], "steps": manifest.metrics["steps"], "loss": last["train_loss"], "whole": whole}
+def _random_model(folder: Path) -> Path:
+    """Eleven million weights behind the embedded base's tokenizer."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    config = load_config(None, [f"storage.uri={folder / 'embedded'}", f"train.base={EMBEDDED}"])
+    storage = Storage.open(config.storage)
+    tokenizer = AutoTokenizer.from_pretrained(storage.fetch(ensure_base(config, storage).reference))
+    shape = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=192, intermediate_size=512, num_hidden_layers=4, num_attention_heads=3,
+        num_key_value_heads=3, max_position_embeddings=2048, tie_word_embeddings=True, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
+    )  # fmt: skip
+    LlamaForCausalLM(shape).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    return folder / "model"
 
 
-def _bare(config: Config, storage: Storage, scratch: Path) -> dict[str, Any]:
-    settings, result = scratch / "settings.json", scratch / "result.json"
-    settings.write_text(json.dumps(_bare_settings(config, storage, scratch) | {"result": str(result)}))
-    # Ray runs its workers at this niceness (RAY_worker_niceness), which tells on a machine that has other work.
-    torchrun = [
-        "nice",
-        "-n",
-        "15",
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        str(config.train.num_workers),
-    ]
-    environment = os.environ | ({} if config.train.use_gpu else {"DS_ACCELERATOR": "cpu"})
-    started = time.monotonic()
-    script = Path(__file__).parent / "bare" / "trl_script.py"
-    log = scratch / "bare.log"
-    with log.open("wb") as sink:
-        done = subprocess.run([*torchrun, str(script), str(settings)], env=environment, check=False, stdout=sink, stderr=sink)
-    if done.returncode:
-        sys.exit(f"the bare script failed:\n{log.read_text()[-4000:]}")
-    return json.loads(result.read_text()) | {"whole": time.monotonic() - started}
-
-
-def _bare_settings(config: Config, storage: Storage, scratch: Path) -> dict[str, Any]:
-    section, gpu = config.train.sft, config.train.use_gpu
-    lora = config.train.lora
-    return {
-        "model": storage.path("models/base"),
-        "files": [storage.path("pairs/default", SFT_FOLDER, "part-00000.parquet")],
-        "cache": str(scratch / "cache"),
-        "backend": "nccl" if gpu else "gloo",
-        "threads": config.train.cpus_per_worker,
-        "lora": {"r": lora.rank, "lora_alpha": lora.alpha, "target_modules": lora.target_modules},
-        "arguments": {
-            "output_dir": str(scratch / "bare"),
-            "max_steps": section.max_steps,
-            "learning_rate": section.learning_rate,
-            "per_device_train_batch_size": section.batch_size_per_worker,
-            "gradient_checkpointing": gpu,
-            "max_length": config.train.max_length,
-            "seed": config.train.seed,
-            "bf16": gpu,
-            "use_cpu": not gpu,
-            "deepspeed": deepspeed_config(config.train),
-            "logging_steps": config.train.logging_steps,
-            "save_steps": config.train.checkpoint_steps,
-            "report_to": "none",
-            "disable_tqdm": True,
-            "model_init_kwargs": {"dtype": "bfloat16" if gpu else "float32"},
-        },
-    }
+def _table(runs: Sequence[Run]) -> None:
+    print(f"  {'':24}{'s a step':>10}{'steps':>7}{'GiB a rank':>12}{'mean loss':>11}{'reference s':>13}")
+    for run in runs:
+        figures = f"{run.a_step:>10.3f}{run.steps:>7}{run.memory_gib:>12.2f}{run.loss:>11.4f}{run.reference_seconds:>13.1f}"
+        print(f"  {run.name:24}{figures}")
 
 
 if __name__ == "__main__":

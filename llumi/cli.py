@@ -204,6 +204,7 @@ def train(
     gpu_memory: Annotated[
         float | None, typer.Option("--gpu-memory", metavar="GIB", min=1, help="--dry-run, and whether it fits such a GPU.")
     ] = None,
+    resume: Annotated[bool, typer.Option("--resume/--afresh", help="Go on from the last checkpoint, or forget it.")] = True,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
@@ -217,7 +218,7 @@ def train(
     from llumi.train.run import train as run_training
 
     with job(config, overrides, quiet=as_json) as here:
-        manifest = run_training(here.config, role, stage, here.progress)
+        manifest = run_training(here.config, role, stage, here.progress, resume=resume)
     show_artifact(manifest, here.config, as_json)
 
 

@@ -56,8 +56,8 @@ def run_name(fingerprint: str) -> str:
     return digest([fingerprint, ray.__version__])[:16]
 
 
-def remove_other_runs(storage: Storage, folder: str, keep: str) -> None:
-    """Delete what runs other than `keep` left in `folder` (a path on the store's filesystem)."""
+def remove_other_runs(storage: Storage, folder: str, keep: str | None) -> None:
+    """Delete what runs other than `keep` (None: all runs) left in `folder` (a path on the store's filesystem)."""
     selector = pafs.FileSelector(folder, allow_not_found=True)
     for info in storage.filesystem.get_file_info(selector):
         if info.type == pafs.FileType.Directory and info.base_name != keep:

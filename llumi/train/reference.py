@@ -1,4 +1,4 @@
-"""The reference's log-probabilities: computed once by all ranks together, kept as an artifact, used by every later run.
+"""The reference's log-probabilities: asked once, by all ranks together, kept as an artifact, used by every later run.
 
 DPO compares the policy with the model that it started from. What that model says of a pair never changes, so it is asked
 once: a run then holds no reference model, and makes no forward pass through one. At the start of a stage policy and
@@ -6,6 +6,8 @@ reference are the same, so the policy itself is asked, before its first step.
 """
 
 import io
+import math
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -25,6 +27,8 @@ from llumi.train.columns import Examples
 ROWS = "rows.parquet"
 _ROWS_SCHEMA = pa.schema({"pair_id": pa.string(), "chosen": pa.float64(), "rejected": pa.float64()})
 
+_UNKNOWN = (math.nan, math.nan)
+
 Logps = dict[str, tuple[float, float]]
 """By the id of a pair: the summed log-probabilities of its chosen and its rejected reply, in nats."""
 
@@ -32,10 +36,15 @@ Logps = dict[str, tuple[float, float]]
 def give_reference(work: Assignment, materials: Materials, trainer: Any) -> None:
     """Add the reference's log-probabilities to the rows of `trainer`; every rank must call it, before the first step."""
     known = _standing(work)
-    if known is None:
-        known = _computed(trainer, [materials.train, materials.test])
+    missing = [
+        (examples, [row for row in rows if examples.ids[row] not in known])
+        for examples, rows in ((materials.train, _met(trainer)), (materials.test, range(len(materials.test.ids))))
+    ]
+    if any(rows for _, rows in missing):
+        started = time.monotonic()
+        known |= _computed(trainer, missing)
         if trainer.is_world_process_zero():
-            _publish(work, known)
+            _publish(work, known, time.monotonic() - started)
     trainer.precompute_ref_logps = True
     section = work.config.train.stage(work.stage)
     assert isinstance(section, DpoStageConfig)  # noqa: S101  (of DPO, always)
@@ -55,10 +64,18 @@ def reference_fingerprint(work: Assignment) -> str:
     return fingerprint(f"reference {work.role}", {"max_length": train.max_length, "too_long": train.too_long}, work.inputs)
 
 
-def _standing(work: Assignment) -> Logps | None:
+def _met(trainer: Any) -> list[int]:
+    """The rows that the run will meet: all, or where its steps are fewer than one epoch's, those that come first."""
+    order = list(trainer._get_train_sampler())
+    steps = trainer.args.max_steps
+    return order[: steps * trainer.batch_of_all_ranks] if steps > 0 else order
+
+
+def _standing(work: Assignment) -> Logps:
+    """What earlier runs asked, for pairs that this one may or may not meet."""
     reference = f"references/{reference_name(work)}"
     # One rank looks, so that all do the same even where another run publishes meanwhile.
-    found: list[Logps | None] = [None]
+    found: list[Logps] = [{}]
     if dist.get_rank() == 0:
         manifest = work.storage.find(reference)
         if manifest is not None and manifest.fingerprint == reference_fingerprint(work):
@@ -73,7 +90,7 @@ def _read(storage: Storage, reference: str) -> Logps:
     return {row["pair_id"]: (row["chosen"], row["rejected"]) for row in table.to_pylist()}
 
 
-def _publish(work: Assignment, known: Logps) -> None:
+def _publish(work: Assignment, known: Logps, seconds: float) -> None:
     ids = sorted(known)
     columns = {"pair_id": ids, "chosen": [known[name][0] for name in ids], "rejected": [known[name][1] for name in ids]}
     content = parquet(pa.table(columns, schema=_ROWS_SCHEMA))
@@ -85,15 +102,18 @@ def _publish(work: Assignment, known: Logps) -> None:
         config=work.config.model_dump(mode="json"),
         inputs=work.inputs,
         counts={"pairs": len(ids)},
+        metrics={"seconds": round(seconds, 2)},
     )
 
 
-def _computed(trainer: Any, splits: Sequence[Examples]) -> Logps:
-    """Each rank asks for its share of the batches, and all learn what the others found."""
+def _computed(trainer: Any, asked: Sequence[tuple[Examples, Sequence[int]]]) -> Logps:
+    """What the policy says now of these rows: each rank asks for its share, and all learn what the others found."""
     model = prepare_deepspeed(trainer.model, trainer.accelerator)
     found: Logps = {}
-    for examples in splits:
-        for rows in _shares(examples.lengths, 2 * trainer.args.per_device_eval_batch_size):
+    for examples, wanted in asked:
+        lengths = examples.lengths
+        for places in _shares([lengths[row] for row in wanted], 2 * trainer.args.per_device_eval_batch_size):
+            rows = np.asarray(wanted)[places]
             batch = trainer.data_collator(examples.rows.take(rows).to_pylist())
             batch = {name: tensor.to(trainer.accelerator.device) for name, tensor in batch.items() if name != "row"}
             chosen, rejected = trainer.compute_ref_log_probs(model, batch)
@@ -124,7 +144,8 @@ def _offset(section: DpoStageConfig) -> float:
 
 def _with_reference(dataset: datasets.Dataset, examples: Examples, known: Logps, offset: float) -> datasets.Dataset:
     weights = examples.rows["weight"].to_numpy()
-    logps = np.array([known[name] for name in examples.ids]).reshape(-1, 2)
+    # A pair that the run does not meet has none: if it did, its loss would be no number.
+    logps = np.array([known.get(name, _UNKNOWN) for name in examples.ids]).reshape(-1, 2)
     columns = {"ref_chosen_logps": logps[:, 0] + offset * weights, "ref_rejected_logps": logps[:, 1]}
     table = examples.rows
     for name, values in columns.items():

@@ -48,21 +48,23 @@ WITHOUT_EFFECT = {
 the number of ranks counts as far as it makes the global batch."""
 
 
-def train(config: Config, role: Role, stage: Stage, progress: Progress = silent) -> Manifest:
+def train(config: Config, role: Role, stage: Stage, progress: Progress = silent, *, resume: bool = True) -> Manifest:
     """Train one stage and publish it as `models/<role>-<stage>`.
 
     Raises ConfigError, ArtifactError, ModelError or PairsError for what can be known beforehand, and TrainError, one
     line, for what happened on the workers. A run that was interrupted goes on from its last checkpoint when called
-    again with the same settings and inputs.
+    again with the same settings and inputs, unless `resume` is false.
     """
-    return run_assignment(assign(config, Storage.open(config.storage), role, stage), progress)
+    return run_assignment(assign(config, Storage.open(config.storage), role, stage), progress, resume=resume)
 
 
-def run_assignment(work: Assignment, progress: Progress = silent) -> Manifest:
+def run_assignment(work: Assignment, progress: Progress = silent, *, resume: bool = True) -> Manifest:
     """Train what `assign` has checked and publish it as `models/<work.name>`; raises TrainError, or what a rank found wrong."""
     label, storage = f"{work.role} {work.stage}", work.storage
     folder = storage.path("checkpoints", work.name)
-    remove_other_runs(storage, folder, keep=run_name(work.fingerprint))
+    # A store that cannot be written to shows before hours of training, not after.
+    storage.write(f"checkpoints/{work.name}/{run_name(work.fingerprint)}/started", b"")
+    remove_other_runs(storage, folder, keep=run_name(work.fingerprint) if resume else None)
     progress(label, 0)
     board = ray.remote(num_cpus=0)(Board).remote()
     try:

@@ -37,12 +37,17 @@ class _Ours(Sighted):
     work: Assignment
     examples: Examples
 
+    @property
+    def batch_of_all_ranks(self) -> int:
+        """Examples of one step."""
+        return global_batch(self.work.config.train, self.work.stage)
+
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
         section = self.work.config.train.stage(self.work.stage)
         by_length = isinstance(section, DpoStageConfig) and section.length_buckets
         return EpochOrder(
             len(self.train_dataset),
-            global_batch(self.work.config.train, self.work.stage),
+            self.batch_of_all_ranks,
             self.work.config.train.seed,
             epoch=lambda: int(self.state.epoch or 0),
             lengths=self.examples.lengths if by_length else None,
