@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from llumi.config import Stage, TrainConfig
-from llumi.train.memory import GIB, SPARE, checkpoints_activations, estimate_memory
+from llumi.train.memory import GIB, SPARE, estimate_memory
+from llumi.train.settings import checkpoints_activations
 from llumi.train.size import ModelSize
 
 Change = dict[str, Any]

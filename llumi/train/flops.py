@@ -1,7 +1,8 @@
 """How much a stage computes, in floating-point operations of its matrix products (PaLM, arXiv 2204.02311, app. B)."""
 
 from llumi.config import DpoStageConfig, Stage, TrainConfig
-from llumi.train.memory import checkpoints_activations, sequences
+from llumi.train.memory import sequences
+from llumi.train.settings import checkpoints_activations
 from llumi.train.size import ModelSize
 from llumi.train.throughput import ModelShape, flops_per_token
 

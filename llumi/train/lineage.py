@@ -1,10 +1,14 @@
 """Which model a stage starts from and which pairs it learns from, and whether what stands in the store is that."""
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
 from llumi.config import Config, DpoStageConfig, Stage
-from llumi.errors import ArtifactError, ModelError
+from llumi.errors import ArtifactError, ConfigError, ModelError
 from llumi.models import ensure_base, model_name
 from llumi.prompts import Role
-from llumi.storage import Manifest, Storage
+from llumi.storage import Manifest, Storage, store_errors
 
 STAGE_BEFORE: dict[Stage, Stage | None] = {"sft": None, "dpo1": "sft", "dpo2": "dpo1"}
 """DPO1 refers to the SFT model, DPO2 to the DPO1 model; SFT starts from the base."""
@@ -70,3 +74,21 @@ def _check_origin(storage: Storage, model: Manifest, role: Role, stage: Stage) -
         raise ModelError(
             f"{model.reference}: made from another {expected} than the one that stands; run `llumi train {role} {stage}` again"
         )
+
+
+def model_settings(storage: Storage, model: Manifest) -> dict[str, Any]:
+    """The `config.json` of a model that stands; raises ModelError where it has none."""
+    path = storage.path(model.reference, "config.json")
+    try:
+        with store_errors(storage.uri), storage.filesystem.open_input_file(path) as stream:
+            settings: dict[str, Any] = json.loads(stream.read())
+    except FileNotFoundError:
+        raise ModelError(f"{model.reference}: no config.json; this is no whole model, make it again") from None
+    return settings
+
+
+def check_context(settings: Mapping[str, Any], parent: str, max_length: int) -> None:
+    """Raise ConfigError where a model cannot read as many tokens."""
+    context = settings.get("max_position_embeddings")
+    if context is not None and max_length > context:
+        raise ConfigError(f"train.max_length: {max_length} is above the {context} tokens that {parent} can read")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llumi.config import DpoStageConfig, Stage, TrainConfig
-from llumi.train.settings import deepspeed_config, precision
+from llumi.train.settings import checkpoints_activations, deepspeed_config, precision
 from llumi.train.size import ModelSize
 
 GIB = 2**30
@@ -100,11 +100,6 @@ def sequences(train: TrainConfig, stage: Stage) -> int:
     """Rows that one worker passes through the model at once."""
     section = train.stage(stage)
     return section.batch_size_per_worker * (2 if isinstance(section, DpoStageConfig) else 1)
-
-
-def checkpoints_activations(train: TrainConfig) -> bool:
-    """Whether layers are computed again in the backward pass: with GPUs, unless told otherwise."""
-    return train.use_gpu if train.gradient_checkpointing is None else train.gradient_checkpointing
 
 
 def _element(train: TrainConfig) -> int:

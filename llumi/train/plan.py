@@ -4,7 +4,6 @@ It reads a `config.json` and the metadata of Parquet files; no weights, no GPU a
 written. What does not stand yet (pairs, parent) is named with the command that makes it.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -13,13 +12,13 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from llumi.config import Config, DpoStageConfig, Stage, TrainConfig
-from llumi.errors import ConfigError, ModelError
+from llumi.errors import ConfigError
 from llumi.models import base_settings, model_name, standing_base
 from llumi.prompts import Role
 from llumi.storage import Manifest, Storage, store_errors
 from llumi.train.advice import Verdict, judge
 from llumi.train.flops import hardware_flops, reference_flops, step_flops, tokens_per_step
-from llumi.train.lineage import STAGE_BEFORE, pairs_command, pairs_name, parent_name
+from llumi.train.lineage import STAGE_BEFORE, check_context, model_settings, pairs_command, pairs_name, parent_name
 from llumi.train.memory import GIB, Memory, checkpoint_bytes, estimate_memory, model_bytes
 from llumi.train.settings import check_passthrough
 from llumi.train.size import ModelSize, model_size
@@ -124,8 +123,8 @@ def make_plan(config: Config, role: Role, stage: Stage, gpu_memory_gib: float | 
     storage = Storage.open(config.storage, create=False)
     parent = storage.find(_parent(role, stage)) if STAGE_BEFORE[stage] else standing_base(config, storage)
     pairs = storage.find(_pairs(config, stage))
-    settings = _settings(storage, parent) if parent else _base_settings(config, storage)
-    _check_context(settings, _parent(role, stage), train.max_length)
+    settings = model_settings(storage, parent) if parent else _base_settings(config, storage)
+    check_context(settings, _parent(role, stage), train.max_length)
     examples = _num_examples(storage, pairs, role, stage) if pairs else None
     size = model_size(settings, train)
     steps = plan_steps(train, stage, examples)
@@ -166,26 +165,10 @@ def _pairs(config: Config, stage: Stage) -> str:
     return f"pairs/{pairs_name(config, stage)}"
 
 
-def _settings(storage: Storage, model: Manifest) -> dict[str, Any]:
-    path = storage.path(model.reference, "config.json")
-    try:
-        with store_errors(storage.uri), storage.filesystem.open_input_file(path) as stream:
-            settings: dict[str, Any] = json.loads(stream.read())
-    except FileNotFoundError:
-        raise ModelError(f"{model.reference}: no config.json; this is no whole model, make it again") from None
-    return settings
-
-
 def _base_settings(config: Config, storage: Storage) -> dict[str, Any]:
     """A model that does not stand yet will have the base's shape: training changes no shapes."""
     base = standing_base(config, storage)
-    return _settings(storage, base) if base else base_settings(config.train.base)
-
-
-def _check_context(settings: Mapping[str, Any], parent: str, max_length: int) -> None:
-    context = settings.get("max_position_embeddings")
-    if context is not None and max_length > context:
-        raise ConfigError(f"train.max_length: {max_length} is above the {context} tokens that {parent} can read")
+    return model_settings(storage, base) if base else base_settings(config.train.base)
 
 
 def _num_examples(storage: Storage, pairs: Manifest, role: Role, stage: Stage) -> int:

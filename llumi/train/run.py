@@ -3,7 +3,6 @@
 `models/base` -> sft -> dpo1 -> dpo2: each stage starts from the one before, and DPO refers to it.
 """
 
-import json
 import os
 import threading
 import time
@@ -26,7 +25,7 @@ from ray.train import (
 from ray.train.torch import TorchTrainer
 
 from llumi.config import Config, Stage, TrainConfig
-from llumi.errors import ConfigError, LlumiError, ModelError, PairsError, TrainError
+from llumi.errors import ConfigError, LlumiError, PairsError, TrainError
 from llumi.models import model_name
 from llumi.progress import Progress, silent
 from llumi.prompts import Role
@@ -34,7 +33,7 @@ from llumi.storage import Manifest, Storage, delete_tree, fingerprint
 from llumi.train.assignment import Assignment
 from llumi.train.board import Board
 from llumi.train.checkpoint import HELD_OUT_LOSS, checkpoint_filesystem, remove_other_runs, run_name
-from llumi.train.lineage import find_pairs, find_parent
+from llumi.train.lineage import check_context, find_pairs, find_parent, model_settings
 from llumi.train.settings import check_method, check_passthrough, global_batch
 from llumi.train.tracking import check_mlflow
 from llumi.train.worker import run_rank
@@ -107,7 +106,7 @@ def assign(config: Config, storage: Storage, role: Role, stage: Stage, name: str
         }
         raise PairsError(f"{pairs.reference}: {folder}/train holds {advice[stage]}")
     parent = find_parent(config, storage, role, stage)
-    _check_context(storage, parent, config.train.max_length)
+    check_context(model_settings(storage, parent), parent.reference, config.train.max_length)
     _check_resources(config)
     return Assignment(
         config=config,
@@ -131,15 +130,6 @@ def _files_with_rows(storage: Storage, pairs: Manifest, folder: str) -> tuple[st
             return int(pq.read_metadata(stream).num_rows)
 
     return tuple(file for file in pairs.files_under(folder) if num_rows(file))
-
-
-def _check_context(storage: Storage, parent: Manifest, max_length: int) -> None:
-    if "config.json" not in [entry.path for entry in parent.files]:
-        raise ModelError(f"{parent.reference}: no config.json; this is no whole model, make it again")
-    with storage.filesystem.open_input_file(storage.path(parent.reference, "config.json")) as stream:
-        context = json.loads(stream.read()).get("max_position_embeddings")
-    if context is not None and max_length > context:
-        raise ConfigError(f"train.max_length: {max_length} is above the {context} tokens that {parent.reference} can read")
 
 
 def worker_resources(train: TrainConfig) -> dict[str, float]:

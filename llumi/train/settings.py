@@ -72,6 +72,11 @@ def precision(train: TrainConfig) -> str:
     return "bf16" if train.use_gpu else "fp32"
 
 
+def checkpoints_activations(train: TrainConfig) -> bool:
+    """Whether gradient checkpointing is on. It saves memory and costs speed, which on a CPU is the scarcer of the two."""
+    return train.use_gpu if train.gradient_checkpointing is None else train.gradient_checkpointing
+
+
 def deepspeed_config(train: TrainConfig) -> dict[str, Any]:
     """DeepSpeed's JSON; "auto" is filled in by transformers from TRL's arguments."""
     own = {
@@ -164,8 +169,7 @@ def trainer_arguments(train: TrainConfig, stage: Stage, folder: Path, is_univers
         "per_device_train_batch_size": section.batch_size_per_worker,
         "per_device_eval_batch_size": section.batch_size_per_worker,
         "gradient_accumulation_steps": section.gradient_accumulation_steps,
-        # It saves memory and costs speed, which on a CPU is the scarcer of the two.
-        "gradient_checkpointing": train.use_gpu if train.gradient_checkpointing is None else train.gradient_checkpointing,
+        "gradient_checkpointing": checkpoints_activations(train),
         "eval_strategy": "steps" if train.eval_steps else "no",
         "eval_steps": train.eval_steps,
         "max_length": train.max_length,
