@@ -78,7 +78,7 @@ def _count_adapters(model: Any, train: TrainConfig) -> int:
     try:
         adapted = get_peft_model(model, lora(train))
     except ValueError:
-        modules = train.lora.target_modules
+        modules = train.lora.target_modules if isinstance(train.lora.target_modules, str) else list(train.lora.target_modules)
         raise ModelError(f"train.lora.target_modules: {modules!r} names no linear layer of this model") from None
     return sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
 
