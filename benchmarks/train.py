@@ -5,8 +5,8 @@
 Four ratios, each on the same work in the same run: SFT against the bare libraries; a DPO step with the reference's
 log-probabilities kept, against TRL's default with a reference model; batches of like length against random ones, on the
 lengths of the sample corpus; and the time that a checkpoint every ten steps costs. Then three epochs of DPO as a whole, the
-reference included, with the epoch from which keeping it pays. The model is a random one of 11 million parameters, so that
-the steps of a CPU take seconds; `--model` takes another.
+reference included, with the epoch from which keeping it pays. The model is a random one of 2 million parameters, so that a
+step takes a CPU about a second; `--model` takes another.
 """
 
 import argparse
@@ -21,9 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+import zstandard
+
 from llumi.config import Config, RayConfig, Stage, load_config
 from llumi.corpus.sample import write_sample
-from llumi.models import EMBEDDED, ensure_base
+from llumi.models import ensure_base
 from llumi.pairs.build import build_pairs
 from llumi.ray_session import ray_session
 from llumi.storage import Manifest, Storage
@@ -35,6 +38,10 @@ BATCH = 2
 """Pairs, or examples, of a rank at each step."""
 
 SAMPLE_POSTS = 320
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
 
 
 @dataclass(frozen=True)
@@ -211,20 +218,37 @@ class Bench:
 
 
 def _random_model(folder: Path) -> Path:
-    """Eleven million weights behind the embedded base's tokenizer."""
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    """Two million weights behind a tokenizer that is trained on the sample corpus, so that layers take the time."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    config = load_config(None, [f"storage.uri={folder / 'embedded'}", f"train.base={EMBEDDED}"])
-    storage = Storage.open(config.storage)
-    tokenizer = AutoTokenizer.from_pretrained(storage.fetch(ensure_base(config, storage).reference))
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=2000, special_tokens=["<|end|>", "<|pad|>"], initial_alphabet=alphabet)
+    texts = pl.scan_ndjson(_unpacked(folder), infer_schema_length=None).select("body").collect()["body"].to_list()
+    tokenizer.train_from_iterator(texts, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|pad|>")
+    fast.chat_template = CHAT_TEMPLATE
     shape = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=192, intermediate_size=512, num_hidden_layers=4, num_attention_heads=3,
-        num_key_value_heads=3, max_position_embeddings=2048, tie_word_embeddings=True, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
+        vocab_size=len(fast), hidden_size=192, intermediate_size=512, num_hidden_layers=4, num_attention_heads=3,
+        num_key_value_heads=3, max_position_embeddings=2048, eos_token_id=fast.eos_token_id, pad_token_id=fast.pad_token_id,
+        bos_token_id=None,
     )  # fmt: skip
     LlamaForCausalLM(shape).save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
+    fast.save_pretrained(folder / "model")
     return folder / "model"
+
+
+def _unpacked(folder: Path) -> list[Path]:
+    """The comments of the sample corpus as plain lines."""
+    plain = []
+    for dump in sorted((folder / "corpus").glob("*_comments.zst")):
+        plain.append(folder / dump.stem)
+        with dump.open("rb") as source, plain[-1].open("wb") as sink:
+            zstandard.ZstdDecompressor(max_window_size=2**31).copy_stream(source, sink)
+    return plain
 
 
 def _table(runs: Sequence[Run]) -> None:
