@@ -177,9 +177,9 @@ def test_what_is_published_is_what_training_reads(deployment: Config, tiny_model
     for folder, num_rows in (("im-dpo/train", 3), ("gm-dpo/train", 1), ("im-dpo/test", 0)):
         (path,) = manifest.files_under(folder)
         file = Path(Storage.open(deployment.storage).path(manifest.reference, path))
-        table, counts = encode([file], "dpo", tokenizer, 512)
-        assert (counts.examples, counts.kept) == (num_rows, num_rows)
-        assert all(table["chosen_ids"].to_pylist())
+        examples = encode([file], "dpo", tokenizer, 512)
+        assert (examples.counts.examples, examples.counts.kept) == (num_rows, num_rows)
+        assert all(examples.rows["chosen_ids"].to_pylist())
 
 
 BAD_ROWS: dict[str, tuple[Row, str]] = {
