@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 import pytest
 
-from llumi.config import StorageConfig
+from llumi.config import Config, StorageConfig
+from llumi.models import ensure_base
 from llumi.prompts import answer, gm_prompt, im_prompt
 from llumi.records import DPO_SCHEMA, SFT_SCHEMA
 from llumi.storage import Manifest, Storage
@@ -53,6 +54,16 @@ def dpo_rows(num: int) -> list[dict]:
         }
         for i in range(num)
     ]
+
+
+def with_sft(config: Config) -> Storage:
+    """A store whose gm-sft is the base itself, so that DPO needs no training before it."""
+    storage = Storage.open(config.storage)
+    base = ensure_base(config, storage)
+    draft = storage.begin("models", "gm-sft")
+    files = [entry for entry in draft.upload(storage.fetch("models/base")) if entry.path != "manifest.json"]
+    draft.publish(files, fingerprint="the base", config={}, inputs=[base.as_input()])
+    return storage
 
 
 @pytest.fixture(scope="session")

@@ -16,12 +16,11 @@ import pytest
 import torch
 
 from llumi.config import Config, load_config
-from llumi.models import ensure_base
 from llumi.prompts import answer, gm_prompt
 from llumi.records import DPO_SCHEMA
 from llumi.storage import Storage, parquet
 from llumi.train.run import train
-from tests.train.conftest import POSTS, MakePairs, dpo_rows
+from tests.train.conftest import POSTS, MakePairs, dpo_rows, with_sft
 from tests.train.test_run import log_of, losses, weights
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
@@ -36,16 +35,6 @@ SHORT = [
 
 def settings(folder: Path, base: Path, *more: str) -> Config:
     return load_config(None, [f"storage.uri={folder / 'store'}", f"train.base={base}", *SHORT, *more])
-
-
-def with_sft(config: Config) -> Storage:
-    """A store whose gm-sft is the base itself, so that DPO needs no training before it."""
-    storage = Storage.open(config.storage)
-    base = ensure_base(config, storage)
-    draft = storage.begin("models", "gm-sft")
-    files = [entry for entry in draft.upload(storage.fetch("models/base")) if entry.path != "manifest.json"]
-    draft.publish(files, fingerprint="the base", config={}, inputs=[base.as_input()])
-    return storage
 
 
 def test_one_process_zero_2_and_zero_3_learn_alike(tiny_model: Path, make_pairs: MakePairs, tmp_path: Path) -> None:

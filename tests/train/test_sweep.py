@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import ray
 
-from llumi.config import Config, StorageConfig
+from llumi.config import Config, StorageConfig, TrainConfig
 from llumi.errors import ConfigError
 from llumi.job import show_sweep
 from llumi.storage import Manifest, Storage
@@ -15,7 +15,7 @@ from llumi.train.assignment import Assignment
 from llumi.train.grid import Point, grid
 from llumi.train.run import assign, train_fingerprint
 from llumi.train.sweep import Outcome, SweepReport, _best, _measure, _num_at_once, sweep
-from tests.train.conftest import COLD, POSTS, WARM, MakePairs
+from tests.train.conftest import COLD, POSTS, WARM, MakePairs, with_sft
 from tests.train.test_run import ASSIGNMENT
 
 SECRET = "the-key-of-a-store"
@@ -24,8 +24,7 @@ SECRET = "the-key-of-a-store"
 def prepare(storage: StorageConfig, tiny_model: Path, make_pairs: MakePairs) -> list[str]:
     """A store with pairs and a parent, on which a point is one rank and two steps."""
     make_pairs(storage)
-    draft = Storage.open(storage).begin("models", "gm-sft")
-    draft.publish(draft.upload(tiny_model), fingerprint="sft", config={}, inputs=[])
+    with_sft(Config(storage=storage, train=TrainConfig(base=str(tiny_model))))
     return [
         f"storage.uri={storage.uri}",
         f"train.base={tiny_model}",
@@ -63,7 +62,7 @@ def test_each_point_is_a_model_and_the_best_may_be_kept(
     told: list[tuple[str, float, float | None]] = []
     report = sweep(points, "gm", "dpo1", lambda *call: told.append((*call, None)[:3]))
 
-    assert {model.name for model in storage.list("models")} == {"gm-sft", *(point.name for point in points)}
+    assert {model.name for model in storage.list("models")} == {"base", "gm-sft", *(point.name for point in points)}
     for point, outcome in zip(points, report.outcomes, strict=True):
         manifest = storage.manifest(f"models/{point.name}")
         assert outcome == Outcome(point, manifest)
@@ -133,7 +132,7 @@ def test_points_that_cannot_differ_or_cannot_start_are_refused(ray_cluster: None
     ):
         with pytest.raises(ConfigError, match=line):
             sweep(grid(None, [*overrides, swept], "gm", "dpo1"), "gm", "dpo1")
-    assert [model.name for model in storage.list("models")] == ["gm-sft"]
+    assert [model.name for model in storage.list("models")] == ["base", "gm-sft"]
 
 
 @pytest.mark.ray
@@ -153,8 +152,9 @@ def test_as_many_points_at_once_as_the_cluster_holds(ray_cluster: None, override
 def test_a_best_that_is_kept_is_a_parent_like_any_other(ray_cluster: None, overrides: list[str], tiny_model: Path) -> None:
     (point,) = grid(None, [*overrides, "train.sft.learning_rate=[1e-4]"], "gm", "sft")
     storage = Storage.open(point.config.storage)
+    base = storage.manifest("models/base")
     draft = storage.begin("models", point.name)
-    trained = draft.publish(draft.upload(tiny_model), fingerprint="of the point", config={}, inputs=[])
+    trained = draft.publish(draft.upload(tiny_model), fingerprint="of the point", config={}, inputs=[base.as_input()])
     copied = storage.copy(trained, "gm-sft")
     assert assign(point.config, storage, "gm", "dpo1").inputs[0] == copied.as_input()
 
