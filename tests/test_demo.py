@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from llumi.config import StorageConfig
 from llumi.demo import DRAFT, POST
 from llumi.storage import Storage
+from tests import outbound
 from tests.outbound import Watched, clean_environment, stays_here, watch
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -104,3 +106,29 @@ def test_the_watch_sees_an_attempt_to_leave(tmp_path: Path) -> None:
     code = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('192.0.2.1', 9))"
     seen = watch([sys.executable, "-c", code], clean_environment(tmp_path), tmp_path / "watch", timeout=60)
     assert seen.beyond_loopback == {"socket.connect 192.0.2.1"}
+
+
+HOLD = """
+import socket, sys, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.connect((sys.argv[1], 9))
+time.sleep(30)
+"""
+
+
+def test_the_table_of_the_kernel_tells_the_family_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbound, "stays_here", lambda host: not host.startswith("127.0.9."))
+    watched, other = (subprocess.Popen([sys.executable, "-S", "-c", HOLD, f"127.0.9.{number}"]) for number in (1, 2))
+    table = outbound.ConnectionTable(watched.pid)
+    table.start()
+    try:
+        deadline = time.monotonic() + 20
+        while not table.remote_hosts & {"127.0.9.1"} and time.monotonic() < deadline:
+            time.sleep(0.1)
+    finally:
+        table.stop()
+        for process in (watched, other):
+            process.kill()
+            process.wait()
+    assert "127.0.9.1" in table.remote_hosts
+    assert "127.0.9.2" not in table.remote_hosts

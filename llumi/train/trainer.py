@@ -4,12 +4,14 @@ Imported by the worker only: it takes seconds to load.
 """
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
+import torch.distributed as dist
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from trl import DPOTrainer, SFTTrainer, pack_dataset
 
@@ -36,6 +38,10 @@ class _Ours(Sighted):
 
     work: Assignment
     examples: Examples
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._rows_of_step: list[int] = []
 
     @property
     def batch_of_all_ranks(self) -> int:
@@ -65,19 +71,40 @@ class _Ours(Sighted):
         return dict(prepared)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """One forward and backward pass; raises TrainError where its loss is no number, before the weights take it in."""
+        """One forward and backward pass; raises TrainError where its loss or the step's gradient is no number.
+
+        Either is noticed before a checkpoint could hold what came of it.
+        """
         loss: torch.Tensor = super().training_step(*args, **kwargs)
+        rows = self._rows.flatten().tolist()
         if not torch.isfinite(loss):
-            raise TrainError(self._not_a_number(float(loss)))
+            raise TrainError(self._not_a_number(f"the loss is {float(loss)}", rows))
+        self._rows_of_step += rows
+        if self.accelerator.sync_gradients:
+            self._check_gradient()
+            self._rows_of_step = []
         return loss
 
-    def _not_a_number(self, loss: float) -> str:
-        ids = [self.examples.ids[row] for row in sorted(set(self._rows.flatten().tolist()))]
+    def _check_gradient(self) -> None:
+        """DeepSpeed gives the norm over all ranks, so all stop together and can say what they had."""
+        norm = self.model_wrapped.get_global_grad_norm() if self.is_deepspeed_enabled else None
+        if norm is None:  # without ZeRO nobody keeps it, but the step has been taken
+            norm = sum(parameter.detach().float().sum() for parameter in self.model.parameters() if parameter.requires_grad)
+        if math.isfinite(norm):
+            return
+        rows: list[Any] = [self._rows_of_step]
+        if dist.is_initialized():
+            rows *= dist.get_world_size()
+            dist.all_gather_object(rows, self._rows_of_step)
+        raise TrainError(self._not_a_number("the gradient is no number", [row for part in rows for row in part]))
+
+    def _not_a_number(self, what: str, rows: Sequence[int]) -> str:
+        ids = [self.examples.ids[row] for row in sorted(set(rows))]
         named = ", ".join(ids[:_NAMED_AT_MOST]) + (
             f" and {len(ids) - _NAMED_AT_MOST} more" if len(ids) > _NAMED_AT_MOST else ""
         )
         return (
-            f"{self.work.name}: the loss is {loss} at step {self.state.global_step + 1}, on the examples {named}; the last "
+            f"{self.work.name}: {what} at step {self.state.global_step + 1}, on the examples {named}; the last "
             f"checkpoint stays; lower train.{self.work.stage}.learning_rate, or look at these examples in {self.work.pairs}"
         )
 

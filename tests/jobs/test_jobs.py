@@ -18,10 +18,12 @@ import httpx
 import psutil
 import pytest
 
-from llumi.config import StorageConfig
+from llumi.config import StorageConfig, load_config
 from llumi.corpus.sample import write_sample
 from llumi.environment import OUTBOUND_OFF
 from llumi.storage import Input, Storage
+from llumi.train.lineage import find_pairs, find_parent
+from llumi.train.run import train_fingerprint
 from tests.conftest import free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -155,12 +157,12 @@ def test_train(cluster: Cluster) -> None:
 
 def test_sweep(cluster: Cluster) -> None:
     before = cluster.storage.manifest("models/gm-sft")
-    done = cluster.submit("gm", "sft", "--set", "train.sft.learning_rate=[1e-4,2e-4]", job="sweep")
+    done = cluster.submit("gm", "sft", "--set", "train.sft.learning_rate=[2e-4]", job="sweep")
     assert_succeeded(done)
     assert "best by held-out loss: gm-sft-" in done.stdout
     names = {model.name for model in cluster.storage.list("models")}
     assert {name.rpartition("-")[0] for name in names - {"base", "gm-sft"}} == {"gm-sft"}
-    assert len(names) == 4
+    assert len(names) == 3
     assert cluster.storage.manifest("models/gm-sft") == before
 
 
@@ -241,12 +243,18 @@ def test_serve_until_the_job_is_stopped(cluster: Cluster) -> None:
 
 
 def test_pipeline_goes_on_from_what_stands(cluster: Cluster) -> None:
-    before = cluster.storage.manifest("models/gm-sft")
-    done = cluster.submit(job="pipeline")
-    assert_succeeded(done)
-    assert cluster.storage.manifest("models/gm-sft") == before
-    assert {m.name for m in cluster.storage.list("models")} >= {"base", "gm-sft", "gm-dpo1", "im-sft", "im-dpo1"}
-    assert len(cluster.storage.list("generations")) == 6
+    """The models but one are copies of gm-sft, in the name of their stages: here it is seen that none is trained again."""
+    storage = cluster.storage
+    config = load_config(ROOT / "ray_config.yaml", [value for value in cluster.overrides if value != "--set"])
+    for role, stage in (("gm", "dpo1"), ("im", "sft"), ("im", "dpo1")):
+        draft = storage.begin("models", f"{role}-{stage}")
+        files = [entry for entry in draft.upload(storage.fetch("models/gm-sft")) if entry.path != "manifest.json"]
+        inputs = [find_parent(config, storage, role, stage).as_input(), find_pairs(config, storage, stage).as_input()]
+        draft.publish(files, fingerprint=train_fingerprint(config, storage, role, stage), config={}, inputs=inputs)
+    before = storage.list("models")
+    assert_succeeded(cluster.submit(job="pipeline"))
+    assert storage.list("models") == before
+    assert len(storage.list("generations")) == 6
 
 
 def test_teach(cluster: Cluster) -> None:

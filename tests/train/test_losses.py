@@ -151,6 +151,16 @@ def test_a_loss_that_is_no_number_names_its_examples(tiny_model: Path, tmp_path:
     assert trainer.state.global_step == 0
 
 
+def test_without_zero_the_weights_tell_of_a_gradient_that_is_no_number(tiny_model: Path, tmp_path: Path) -> None:
+    trainer = sft_trainer(tiny_model, tiny_model, tmp_path, packing=False)
+    trainer._rows_of_step = [3, 1]
+    trainer._check_gradient()
+    with torch.no_grad():
+        trainer.model.model.norm.weight[0] = float("nan")
+    with pytest.raises(TrainError, match=r"^gm-sft: the gradient is no number at step 1, on the examples e1, e3; "):
+        trainer._check_gradient()
+
+
 def test_long_examples_can_stop_a_run() -> None:
     config = load_config(None, ["train.max_length=150", "train.too_long=refuse"])
     work = replace(ASSIGNMENT, config=config)

@@ -21,6 +21,7 @@ from llumi.train.assignment import Assignment
 from llumi.train.run import _as_our_error, train, train_fingerprint
 from llumi.train.worker import _one_line_errors
 from tests.train.conftest import COLD, POSTS, WARM, MakePairs
+from tests.train.test_sight import FIGURES, points_of
 
 ASSIGNMENT = Assignment(
     config=Config(),
@@ -36,7 +37,7 @@ ASSIGNMENT = Assignment(
     inputs=(),
     started_at=0.0,
 )
-SFT_STEPS, CHECKPOINT_STEPS = 90, 24
+BATCH, SFT_STEPS, CHECKPOINT_STEPS, DPO_STEPS = 2, 90, 24, 1
 """12 examples on 2 ranks in batches of 2 are 3 steps to an epoch, so the checkpoint lies on the border of one."""
 
 
@@ -47,9 +48,10 @@ def settings(store: str, base: Path, *more: str) -> Config:
             f"storage.uri={store}",
             f"train.base={base}",
             "train.max_length=256",
-            f"train.sft.max_steps={SFT_STEPS}",
+            f"train.sft={{max_steps: {SFT_STEPS}, batch_size_per_worker: {BATCH}}}",
+            f"train.dpo1={{max_steps: {DPO_STEPS}, batch_size_per_worker: {BATCH}}}",
             f"train.checkpoint_steps={CHECKPOINT_STEPS}",
-            "train.dpo1.max_steps=3",
+            "train.peak_tflops=0.05",
             *more,
         ],
     )
@@ -109,6 +111,29 @@ def test_sft_publishes_a_merged_model_with_its_lineage(trained: Config) -> None:
     assert torch.equal(before["model.embed_tokens.weight"], after["model.embed_tokens.weight"])
     assert AutoTokenizer.from_pretrained(storage.fetch("models/gm-sft")).chat_template
     assert files_below(storage, "checkpoints") == []
+    assert_shown(storage, manifest)
+
+
+def assert_shown(storage: Storage, manifest: Manifest) -> None:
+    """Every step has its figures and its point on a curve; the card and the curves lie beside the weights."""
+    steps = [entry for entry in log_of(storage, manifest) if "loss" in entry]
+    assert all(entry.keys() >= FIGURES for entry in steps)
+    assert manifest.metrics.keys() >= FIGURES - {"seconds"}
+    assert 0 < manifest.metrics["mfu"] < 1
+    assert manifest.metrics["checkpoint_seconds"] > 0
+    assert all(entry["samples_per_second"] * entry["seconds"] == pytest.approx(2 * BATCH, rel=1e-3) for entry in steps)
+    tokens = sum(entry["tokens_per_second"] * entry["seconds"] for entry in steps)
+    assert tokens == pytest.approx(manifest.metrics["num_tokens"], rel=1e-3)
+    (run,) = Path(storage.path("runs", manifest.name)).iterdir()
+    assert [step for step, _ in points_of(run, "train/loss")] == [entry["step"] for entry in steps]
+    assert points_of(run, "eval/loss")
+    folder = storage.fetch(manifest.reference)
+    card = (folder / "README.md").read_text()
+    assert f"# {manifest.name}\n" in card
+    assert "](curves.svg)" in card
+    assert (folder / "curves.svg").read_text().startswith("<svg")
+    assert {"README.md", "curves.svg"} <= {entry.path for entry in manifest.files}
+    assert not any(phrase in card for phrase in (*POSTS, *WARM, *COLD))
 
 
 @pytest.mark.ray
@@ -124,6 +149,9 @@ def test_dpo_starts_from_the_sft_model_and_refers_to_it(trained: Config) -> None
     name = "model.layers.1.self_attn.q_proj.weight"
     base, first, second = (weights(storage, model)[name] for model in ("base", "gm-sft", "gm-dpo1"))
     assert 0 < (second - first).norm() < (first - base).norm()
+    # The one step meets four of the eight pairs, and some of those are among the held-out ones here.
+    assert storage.manifest("references/default-gm-by-gm-sft").counts["pairs"] < 8
+    assert_shown(storage, manifest)
 
 
 @pytest.mark.ray
@@ -188,16 +216,32 @@ def test_a_killed_rank_goes_on_from_the_last_checkpoint_to_the_same_model(
         torch.testing.assert_close(weights(storage, "gm-sft")[name], tensor, atol=1e-5, rtol=1e-4)
 
 
+@pytest.fixture
+def steep_model(tiny_model: Path, tmp_path: Path) -> Path:
+    """The tiny model with the same losses and a gradient so steep that its norm is above all numbers."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    with torch.no_grad():
+        model.lm_head.weight *= 1e25
+        model.model.norm.weight *= 1e-25
+    model.save_pretrained(tmp_path / "steep")
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "steep")
+    return tmp_path / "steep"
+
+
 @pytest.mark.ray
 @pytest.mark.slow
-def test_what_a_rank_finds_wrong_is_the_callers_error_at_once(
-    ray_cluster: None, tiny_model: Path, make_pairs: MakePairs, tmp_path: Path
+def test_a_gradient_that_is_no_number_ends_the_run_at_once(
+    ray_cluster: None, steep_model: Path, make_pairs: MakePairs, tmp_path: Path
 ) -> None:
-    config = settings(str(tmp_path / "store"), tiny_model, "train.max_length=16")
+    """DeepSpeed would pass over the step in silence. What a rank finds wrong is the caller's error; nothing is tried again."""
+    config = settings(str(tmp_path / "store"), steep_model, "train.method=full", "train.checkpoint_steps=1")
     make_pairs(config.storage)
-    with pytest.raises(PairsError, match=r"^pairs/default: all 12 examples of gm-sft/train are longer than 16 tokens; raise"):
+    both_ranks = r"e\d+, e\d+, e\d+, e\d+"
+    with pytest.raises(TrainError, match=rf"^gm-sft: the gradient is no number at step 1, on the examples {both_ranks}; "):
         train(config, "gm", "sft")
-    assert Storage.open(config.storage).find("models/gm-sft") is None
+    storage = Storage.open(config.storage)
+    assert storage.find("models/gm-sft") is None
+    assert not any("step-" in path for path in files_below(storage, "checkpoints"))
 
 
 def failed_with(error: Exception, rank: int = 1) -> Exception:

@@ -1,6 +1,5 @@
-"""What a run shows of itself: real TRL trainers on the random two-layer model in this process, and one run on Ray."""
+"""What a run shows of itself: real TRL trainers on the random two-layer model in this process."""
 
-import json
 import shutil
 import sys
 import time
@@ -18,16 +17,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from llumi.config import StorageConfig, TrainConfig, load_config
+from llumi.config import StorageConfig, TrainConfig
 from llumi.environment import OUTBOUND_OFF
 from llumi.errors import ConfigError
 from llumi.storage import Storage
-from llumi.train.run import train
 from llumi.train.sight import EventFiles, MlflowCurves, Sighted, count_batch, model_shape, peak_flops_here
 from llumi.train.throughput import Clock, flops_per_token
 from llumi.train.tracking import RUN_TAG, MlflowRun, check_mlflow
 from tests.conftest import free_port
-from tests.train.conftest import COLD, POSTS, WARM, MakePairs
 
 FIGURES = {"seconds", "tokens_per_second", "samples_per_second", "mfu", "memory_gib", "checkpoint_seconds"}
 LENGTHS = (7, 12, 9, 20, 5, 16, 11, 8)
@@ -371,49 +368,3 @@ def test_the_telemetry_of_mlflow_is_off_by_our_switch_alone(monkeypatch: pytest.
     assert utils.is_telemetry_disabled()
     monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY")
     assert not utils.is_telemetry_disabled()
-
-
-# On Ray.
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_a_published_model_holds_its_card_its_curves_and_its_speed(
-    ray_cluster: None, tiny_model: Path, make_pairs: MakePairs, tmp_path: Path
-) -> None:
-    config = load_config(
-        None,
-        [
-            f"storage.uri={tmp_path / 'store'}",
-            f"train.base={tiny_model}",
-            "train.max_length=256",
-            "train.sft={max_steps: 4, batch_size_per_worker: 2}",
-            "train.dpo1={max_steps: 2, batch_size_per_worker: 2}",
-            "train.checkpoint_steps=2",
-            "train.peak_tflops=0.05",
-        ],
-    )
-    make_pairs(config.storage)
-    storage = Storage.open(config.storage)
-    for stage in ("sft", "dpo1"):
-        manifest = train(config, "gm", stage)
-        folder = storage.fetch(manifest.reference)
-        history = json.loads((folder / "training_log.json").read_text())
-        steps = [entry for entry in history if "loss" in entry]
-        assert all(entry.keys() >= FIGURES for entry in steps)
-        assert manifest.metrics.keys() >= FIGURES - {"seconds"}
-        assert 0 < manifest.metrics["mfu"] < 1
-        assert manifest.metrics["checkpoint_seconds"] > 0
-        # Two ranks with two examples each.
-        assert all(entry["samples_per_second"] * entry["seconds"] == pytest.approx(4, rel=1e-3) for entry in steps)
-        tokens = sum(entry["tokens_per_second"] * entry["seconds"] for entry in steps)
-        assert tokens == pytest.approx(manifest.metrics["num_tokens"], rel=1e-3)
-        (run,) = Path(storage.path("runs", manifest.name)).iterdir()
-        assert [step for step, _ in points_of(run, "train/loss")] == [entry["step"] for entry in steps]
-        assert points_of(run, "eval/loss")
-        card = (folder / "README.md").read_text()
-        assert f"# gm-{stage}\n" in card
-        assert "](curves.svg)" in card
-        assert (folder / "curves.svg").read_text().startswith("<svg")
-        assert {"README.md", "curves.svg"} <= {entry.path for entry in manifest.files}
-        assert not any(phrase in card for phrase in (*POSTS, *WARM, *COLD))

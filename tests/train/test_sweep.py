@@ -18,8 +18,6 @@ from llumi.train.sweep import Outcome, SweepReport, _best, _measure, _num_at_onc
 from tests.train.conftest import COLD, POSTS, WARM, MakePairs, with_sft
 from tests.train.test_run import ASSIGNMENT
 
-SECRET = "the-key-of-a-store"
-
 
 def prepare(storage: StorageConfig, tiny_model: Path, make_pairs: MakePairs) -> list[str]:
     """A store with pairs and a parent, on which a point is one rank and two steps."""
@@ -51,37 +49,51 @@ def results_at_home() -> list[tuple[Path, float]]:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_each_point_is_a_model_and_the_best_may_be_kept(
-    ray_cluster: None, overrides: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_each_point_is_a_model_the_best_may_be_kept_and_one_that_fails_is_reported(
+    ray_cluster: None,
+    s3_storage: StorageConfig,
+    tiny_model: Path,
+    make_pairs: MakePairs,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("LLUMI_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    secret = os.environ["AWS_SECRET_ACCESS_KEY"]
     at_home = results_at_home()
+    overrides = [*prepare(s3_storage, tiny_model, make_pairs), f"storage.endpoint_url={s3_storage.endpoint_url}"]
     points = grid(None, [*overrides, "train.dpo1.beta=[0.1,0.3]"], "gm", "dpo1")
+    too_short = grid(None, [*overrides, "train.max_length=[16]"], "gm", "dpo1")
     storage = Storage.open(points[0].config.storage)
+    capfd.readouterr()
     told: list[tuple[str, float, float | None]] = []
-    report = sweep(points, "gm", "dpo1", lambda *call: told.append((*call, None)[:3]))
+    report = sweep([*points, *too_short], "gm", "dpo1", lambda *call: told.append((*call, None)[:3]))
 
     assert {model.name for model in storage.list("models")} == {"base", "gm-sft", *(point.name for point in points)}
-    for point, outcome in zip(points, report.outcomes, strict=True):
+    *trained, failed = report.outcomes
+    for point, outcome in zip(points, trained, strict=True):
         manifest = storage.manifest(f"models/{point.name}")
         assert outcome == Outcome(point, manifest)
         assert manifest.fingerprint == train_fingerprint(point.config, storage, "gm", "dpo1")
         assert manifest.config["train"]["dpo1"]["beta"] == point.values["train.dpo1.beta"]
         assert manifest.inputs[0] == storage.manifest("models/gm-sft").as_input()
-    rows = report.figures()["points"]
+    assert report.failed == [failed]
+    assert failed.failure is not None
+    assert failed.failure.startswith("pairs/default: all 8 examples of gm-dpo/train are longer than 16 tokens; ")
+    rows = report.figures()["points"][:2]
     assert [row["values"] for row in rows] == [{"train.dpo1.beta": 0.1}, {"train.dpo1.beta": 0.3}]
     assert all(row["steps"] == 2 and row["held_out_loss"] > 0 and row["wall_seconds"] > 0 for row in rows)
     assert rows[0]["held_out_loss"] != rows[1]["held_out_loss"]
     assert report.measure == "held-out reward accuracy"
-    assert report.best in report.outcomes
-    assert (report.failed, report.kept) == ([], None)
-    assert told[0] == ("sweep gm dpo1", 0, 2)
-    assert told[-1] == ("sweep gm dpo1", 2, 2)
+    assert report.best in trained
+    assert report.kept is None
+    assert told[0] == ("sweep gm dpo1", 0, 3)
+    assert told[-1] == ("sweep gm dpo1", 3, 3)
 
     told.clear()
     again = sweep(points, "gm", "dpo1", lambda *call: told.append((*call, None)[:3]), keep_best=True)
-    assert [outcome.manifest for outcome in again.outcomes] == [outcome.manifest for outcome in report.outcomes]
+    assert [outcome.manifest for outcome in again.outcomes] == [outcome.manifest for outcome in trained]
     assert all(outcome.stood for outcome in again.outcomes)
     assert [what for what, *_ in told] == ["keep the best"]
     kept = storage.manifest("models/gm-dpo1")
@@ -94,31 +106,14 @@ def test_each_point_is_a_model_and_the_best_may_be_kept(
     assert weights.read_bytes() == (storage.fetch(report.best.manifest.reference) / "model.safetensors").read_bytes()
     assert sweep(points, "gm", "dpo1", keep_best=True).kept == kept
 
-    assert os.environ["AWS_SECRET_ACCESS_KEY"] == SECRET
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] == secret
     assert results_at_home() == at_home
     assert list(tmp_path.glob("llumi-*")) == []
     assert capfd.readouterr() == ("", "")
     logs = session_logs()
     assert "gm-dpo1" in logs
-    for phrase in (SECRET, *POSTS, *WARM, *COLD):
+    for phrase in (secret, *POSTS, *WARM, *COLD):
         assert phrase not in logs
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_on_s3_a_point_that_fails_is_reported_and_the_others_go_on(
-    ray_cluster: None, s3_storage: StorageConfig, tiny_model: Path, make_pairs: MakePairs, monkeypatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("LLUMI_CACHE", str(tmp_path / "cache"))
-    overrides = [*prepare(s3_storage, tiny_model, make_pairs), f"storage.endpoint_url={s3_storage.endpoint_url}"]
-    points = grid(None, [*overrides, "train.max_length=[16,256]"], "gm", "dpo1")
-    report = sweep(points, "gm", "dpo1", keep_best=True)
-    short, whole = report.outcomes
-    assert report.failed == [short]
-    assert short.failure is not None
-    assert short.failure.startswith("pairs/default: all 8 examples of gm-dpo/train are longer than 16 tokens; ")
-    assert report.best == whole
-    assert report.kept is not None
 
 
 @pytest.mark.ray
