@@ -107,6 +107,7 @@ def told_kinder(ray_cluster: None, tiny_model: Path, tmp_path_factory: pytest.Te
     config = settings(
         tmp_path_factory.mktemp("kinder"), tiny_model, "train.method=full", "train.dpo1.max_steps=24",
         "train.dpo1.learning_rate=2e-3", "train.dpo1.batch_size_per_worker=8", "train.eval_steps=12", "train.num_workers=1",
+        "train.max_eval_examples=64",
     )  # fmt: skip
     storage = with_sft(config)
     draft = storage.begin("pairs", "default")
