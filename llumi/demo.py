@@ -57,7 +57,7 @@ def run_demo(folder: Path, num_posts: int, overrides: Sequence[str]) -> None:
     report = f"{storage.uri}/evaluations/{config.evaluate.name}/report.html"
     console.print(f"Done in {(time.monotonic() - started) / 60:.1f} minutes. The report: {report}", soft_wrap=True)
     console.print(
-        "A 135M model after a dozen steps shows that the line works, not what it can become. Next:\n"
+        "A 135M model after ten steps shows that the line works, not what it can become. Next:\n"
         f"  llumi serve --set storage.uri={folder}          write with both models, until Ctrl-C\n"
         "  llumi pipeline --set corpus.uri=/path/to/dumps   the same line on your own community\n"
         "  llumi config show                                every knob and its default",
