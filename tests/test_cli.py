@@ -26,7 +26,7 @@ def llumi(tmp_path: Path) -> Run:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"LLUMI_PRIVACY_KEY": "a long key for the tests"}
         command = [sys.executable, "-m", "llumi.cli", *arguments]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120)
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=400)
 
     return run
 

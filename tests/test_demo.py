@@ -18,7 +18,7 @@ from llumi.storage import Storage
 from tests import outbound
 from tests.outbound import Watched, clean_environment, stays_here, watch
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 SMALL = [
     "pairs.revisions.max_pairs=60",
     "train.max_length=1000",
@@ -50,7 +50,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator
     overrides = [part for value in [f"train.base={tiny_model}", *SMALL] for part in ("--set", value)]
     folder = home / "demo"
     command = [sys.executable, "-m", "llumi.cli", "demo", "--folder", str(folder), "--posts", "120", *overrides]
-    run = watch(command, environment, home / "watch", timeout=840)
+    run = watch(command, environment, home / "watch", timeout=1700)
     yield Demo(run, folder, ray_folder, environment, overrides)
     shutil.rmtree(ray_folder, ignore_errors=True)
 
@@ -91,7 +91,7 @@ def test_a_second_attempt_finds_every_step_standing(demo: Demo) -> None:
     same = [part for value in here for part in ("--set", value)] + demo.overrides
     config = Path(__file__).parents[1] / "llumi" / "demo.yaml"
     command = [sys.executable, "-m", "llumi.cli", "pipeline", "--config", str(config), *same]
-    again = subprocess.run(command, env=demo.environment, capture_output=True, text=True, check=False, timeout=120)
+    again = subprocess.run(command, env=demo.environment, capture_output=True, text=True, check=False, timeout=400)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("stands ") == 1 + len(MODELS) - 1 + len(GENERATIONS) + 1
     assert "published" not in again.stdout

@@ -26,7 +26,7 @@ from llumi.train.lineage import find_pairs, find_parent
 from llumi.train.run import train_fingerprint
 from tests.conftest import free_port
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 START_SECONDS = 300
@@ -59,7 +59,7 @@ class Cluster:
             capture_output=True,
             text=True,
             check=False,
-            timeout=600,
+            timeout=1200,
         )
 
 
@@ -199,7 +199,7 @@ def test_train_dpo2_on_human_pairs_with_its_checkpoints_on_s3(
         *cluster.overrides,
         *s3,
     ]
-    subprocess.run(added, cwd=ROOT, env=cluster.environment | credentials, check=True, capture_output=True, timeout=120)
+    subprocess.run(added, cwd=ROOT, env=cluster.environment | credentials, check=True, capture_output=True, timeout=400)
     variables = json.dumps({"env_vars": credentials | {"LLUMI_CACHE": str(tmp_path / "cache")}})
     done = cluster.submit(
         "gm",
@@ -271,7 +271,7 @@ def test_llumi_submit_follows_the_log_and_returns_the_verdict(cluster: Cluster) 
     def submit(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "llumi.cli", "submit", "--address", cluster.dashboard, *arguments]
         return subprocess.run(
-            command, cwd=ROOT, env=cluster.environment, capture_output=True, text=True, check=False, timeout=300
+            command, cwd=ROOT, env=cluster.environment, capture_output=True, text=True, check=False, timeout=900
         )
 
     with ThreadPoolExecutor() as pool:
