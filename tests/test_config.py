@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 def test_the_shipped_file_and_the_demo_are_right() -> None:
     assert load_config(ROOT / "ray_config.yaml").storage.uri == "llumi-data"
-    assert load_config(ROOT / "llumi" / "demo.yaml").generate.max_posts == 12
+    assert load_config(ROOT / "llumi" / "demo.yaml").generate.max_posts == 10
 
 
 def test_defaults_file_and_overrides_in_that_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
