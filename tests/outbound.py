@@ -36,12 +36,13 @@ SECONDS_BETWEEN_LOOKS = 0.25
 
 @dataclass(frozen=True)
 class Watched:
-    """What a command did: its exit code, its output, and every address beyond loopback that was spoken to or looked up."""
+    """What a command did: its exit code, its output, every address beyond loopback that was spoken to or looked up, and how
+    many addresses the hook saw at all."""
 
     returncode: int
     output: str
     beyond_loopback: set[str]
-    num_connections_seen: int
+    num_addresses_seen: int
 
 
 def watch(command: Sequence[str], environment: dict[str, str], folder: Path, timeout: float) -> Watched:
@@ -65,7 +66,7 @@ def watch(command: Sequence[str], environment: dict[str, str], folder: Path, tim
     tried = {tuple(line.split(" ", 1)) for line in attempts.read_text().splitlines()}
     beyond = {f"{event} {host}" for event, host in tried if not stays_here(host)}
     beyond |= {f"connection {host}" for host in table.remote_hosts if not stays_here(host)}
-    return Watched(process.returncode, text, beyond, len(tried) + len(table.remote_hosts))
+    return Watched(process.returncode, text, beyond, len(tried))
 
 
 def stays_here(host: str) -> bool:
@@ -95,9 +96,7 @@ class ConnectionTable(threading.Thread):
 
     def run(self) -> None:
         while not self._stopped.is_set():
-            remote = machine_wide_remotes()
-            self.remote_hosts |= {host for host in remote if stays_here(host)}
-            if not all(map(stays_here, remote)):
+            if not all(map(stays_here, machine_wide_remotes())):
                 for process in self._family():
                     with contextlib.suppress(psutil.Error, OSError):
                         self.remote_hosts |= {c.raddr.ip for c in process.net_connections("inet") if c.raddr}

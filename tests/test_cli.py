@@ -105,14 +105,21 @@ def test_a_file_that_is_no_zstd(llumi: Run, corpus: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.ray
-def test_a_truncated_file(llumi: Run, corpus: Path, tmp_path: Path) -> None:
+def test_a_truncated_file_is_read_to_its_cut_and_refused_unless_told_otherwise(
+    llumi: Run, corpus: Path, tmp_path: Path
+) -> None:
     dump = next(path for path in sorted(corpus.iterdir()) if path.name.endswith("_comments.zst"))
     content = dump.read_bytes()
     dump.write_bytes(content[: len(content) * 3 // 4])
     with pytest.raises(zstandard.ZstdError):
         zstandard.ZstdDecompressor(max_window_size=2**31).decompress(dump.read_bytes(), max_output_size=2**24)
+    assert_one_line(llumi("corpus", "inspect", str(corpus)), dump.name, "truncated", "corpus.truncated=keep")
     assert_one_line(llumi("pairs", "build", "--set", f"corpus.uri={corpus}"), dump.name, "truncated", "corpus.truncated=keep")
     assert_nothing_published(tmp_path)
+    keep = ("--set", f"corpus.uri={corpus}", "--set", "corpus.truncated=keep", "--set", "pairs.revisions.source=none")
+    kept = llumi("pairs", "build", *keep, "--json")
+    assert kept.returncode == 0, kept.stderr
+    assert dump.name in json.dumps(json.loads(kept.stdout)["counts"]["truncated_files"])
 
 
 @pytest.mark.ray

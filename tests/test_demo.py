@@ -73,7 +73,7 @@ def test_every_artifact_of_the_line_stands_with_its_lineage(demo: Demo) -> None:
 
 
 def test_its_processes_open_no_connection_beyond_loopback(demo: Demo) -> None:
-    assert demo.run.num_connections_seen > 0
+    assert demo.run.num_addresses_seen > 0
     assert demo.run.beyond_loopback == set()
 
 
