@@ -43,10 +43,28 @@ QUIET = {
 """What the libraries need to behave alike on every node."""
 
 
+_DEAD_END = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9") | {"no_proxy": "127.0.0.1,127.0.0.2,localhost"}
+"""Ray's head asks the metadata address of three clouds where it is, even with usage reports off; here it asks a closed port."""
+
+_OWN = "LLUMI_OWN_"
+
+
 def apply() -> None:
-    """Set what is not set yet in this process, which its children inherit."""
+    """Set what is not set yet in this process, which its children inherit; undo `head_environment` in a worker."""
+    for name in _DEAD_END:
+        own = os.environ.pop(_OWN + name, None)
+        if own is not None:
+            os.environ[name] = own
     for name, value in worker_environment().items():
         os.environ.setdefault(name, value)
+
+
+def head_environment() -> dict[str, str]:
+    """The variables for the processes of a local cluster: its head asks nobody, its workers keep the operator's own proxies.
+
+    Workers inherit them from the head, and find their own again when they import `llumi`.
+    """
+    return _DEAD_END | {_OWN + name: os.environ.get(name, "") for name in _DEAD_END}
 
 
 def worker_environment() -> dict[str, str]:

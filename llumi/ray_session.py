@@ -11,7 +11,7 @@ import ray
 import ray.data
 
 from llumi.config import RayConfig
-from llumi.environment import worker_environment
+from llumi.environment import head_environment, worker_environment
 from llumi.errors import ConfigError
 
 LOCAL_MIN_CPUS = 4
@@ -22,8 +22,7 @@ LOCAL_OBJECT_STORE_BYTES = 2**30
 LOOPBACK = "127.0.0.2" if sys.platform == "linux" else None
 """The address of a local cluster: on Linux Ray would replace 127.0.0.1 by one that the network reaches."""
 
-_DEAD_END = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9") | {"no_proxy": "127.0.0.1,127.0.0.2,localhost"}
-"""Ray's head asks the metadata address of three clouds where it is, even with usage reports off; here it asks a closed port."""
+_GLOO_ON_LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"} if LOOPBACK else {}
 
 _ONE_THREAD = {"POLARS_MAX_THREADS": "1"}
 """As many tasks run as there are cores: with threads of its own in each, they would mostly wait for one another."""
@@ -58,8 +57,8 @@ def ray_session(config: RayConfig) -> Iterator[None]:
 
 
 def _start_local(config: RayConfig) -> None:
-    own = {name: os.environ.get(name, "") for name in _DEAD_END}
-    with _environment(_DEAD_END):
+    # Inherited, and not by way of a runtime environment: for that Ray would start a process to start each worker.
+    with _environment(head_environment() | _ONE_THREAD | _GLOO_ON_LOOPBACK):
         ray.init(
             address="local",
             num_cpus=config.num_cpus or max(LOCAL_MIN_CPUS, os.cpu_count() or 1),
@@ -67,8 +66,6 @@ def _start_local(config: RayConfig) -> None:
             include_dashboard=False,
             configure_logging=False,
             log_to_driver=False,
-            # The workers keep the operator's own way to the store; gloo's ranks meet on loopback.
-            runtime_env={"env_vars": own | _ONE_THREAD | ({"GLOO_SOCKET_IFNAME": "lo"} if LOOPBACK else {})},
             _node_ip_address=LOOPBACK,
         )
 

@@ -18,6 +18,7 @@ FLOORS = {
     "llumi.progress": 0,
     "llumi.config": 0,
     "llumi.storage": 0,
+    "llumi.lean": 0,
     "llumi.models": 0,
     "llumi.embedding": 0,
     "llumi.ray_session": 2,

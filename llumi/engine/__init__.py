@@ -5,6 +5,7 @@ from pathlib import Path
 
 from llumi.config import EngineConfig
 from llumi.engine.base import Delta, Engine, FinishReason, Request, Sampling
+from llumi.lean import lean_imports
 
 __all__ = ["Delta", "Engine", "FinishReason", "Request", "Sampling", "check_engine", "open_engine"]
 
@@ -17,7 +18,8 @@ def open_engine(config: EngineConfig, model: Path) -> Engine:
 
             return EchoEngine()
         case "hf":
-            from llumi.engine.hf import HfEngine
+            with lean_imports():
+                from llumi.engine.hf import HfEngine
 
             return HfEngine(config, model)
         case "vllm":

