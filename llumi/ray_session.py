@@ -24,6 +24,14 @@ LOOPBACK = "127.0.0.2" if sys.platform == "linux" else None
 
 _GLOO_ON_LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"} if LOOPBACK else {}
 
+_ON_ONE_MACHINE = {
+    # Nobody takes the only node away with notice; the watcher would be one more process beside each training run.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # Figures for a dashboard that is not there.
+    "REPORTER_UPDATE_INTERVAL_MS": "60000",
+}
+"""What a local cluster does without; read by the driver, and inherited by the head."""
+
 _ONE_THREAD = {"POLARS_MAX_THREADS": "1"}
 """As many tasks run as there are cores: with threads of its own in each, they would mostly wait for one another."""
 
@@ -42,18 +50,23 @@ def ray_session(config: RayConfig) -> Iterator[None]:
     # Ray counts the files that a pass is given; each of them gives any number of chunks.
     warnings.filterwarnings("ignore", "The maximum number of concurrent tasks", UserWarning)
     address = config.address or os.environ.get("RAY_ADDRESS")
-    if address:
+    with _environment({} if address else _ON_ONE_MACHINE):
+        if address:
+            _join(address)
+        else:
+            _start_local(config)
+        ray.data.DataContext.get_current().enable_progress_bars = False
         try:
-            ray.init(address=address, runtime_env={"env_vars": worker_environment() | _ONE_THREAD}, configure_logging=False)
-        except ConnectionError:
-            raise ConfigError(f"ray.address: no Ray cluster answers at {address}; start one, or leave it out") from None
-    else:
-        _start_local(config)
-    ray.data.DataContext.get_current().enable_progress_bars = False
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _join(address: str) -> None:
     try:
-        yield
-    finally:
-        ray.shutdown()
+        ray.init(address=address, runtime_env={"env_vars": worker_environment() | _ONE_THREAD}, configure_logging=False)
+    except ConnectionError:
+        raise ConfigError(f"ray.address: no Ray cluster answers at {address}; start one, or leave it out") from None
 
 
 def _start_local(config: RayConfig) -> None:

@@ -11,7 +11,7 @@ LEAN = """
 import importlib.util, sys
 from llumi.lean import lean_imports
 with lean_imports():
-    import transformers.modeling_utils
+    import transformers.models.auto.modeling_auto
     hidden = [importlib.util.find_spec(name) for name in ("mlflow", "scipy", "sklearn")]
 print(hidden, sorted({"mlflow", "scipy", "sklearn"} & set(sys.modules)))
 import scipy, sklearn.metrics

@@ -123,7 +123,7 @@ def _prepare_process(train: TrainConfig) -> None:
         import datasets
         import deepspeed
         import torch
-        import transformers.modeling_utils  # with all that a model's code imports
+        import transformers.models.auto.modeling_auto  # with all that loading a model imports
 
     # DeepSpeed would compile the functions of an optimizer that is not offered here, and load torch's compiler for it.
     deepspeed.runtime.compiler.compile = lambda: deepspeed.runtime.compiler.dummy_decorator

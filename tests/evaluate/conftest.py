@@ -92,9 +92,8 @@ def storage(config: Config) -> Storage:
     return Storage.open(config.storage)
 
 
-@pytest.fixture
-def generated(storage: Storage) -> Storage:
-    """The store after bulk generation: gm-base, gm-sft, gm-dpo1 and im-sft; one reply failed, one is empty, two are cut."""
+def write_generated(storage: Storage) -> None:
+    """What bulk generation leaves: gm-base, gm-sft, gm-dpo1 and im-sft; one reply failed, one is empty, two are cut."""
     pairs = write_pairs(storage)
     base = write_model(storage, "base", [])
     gm_sft = write_model(storage, "gm-sft", [base, pairs])
@@ -113,4 +112,10 @@ def generated(storage: Storage) -> Storage:
     for name, (model, texts) in replies.items():
         rows = generation_rows(name[:2], model.name, texts, cut=(3, 4) if name == "gm-base" else ())
         write_generation(storage, name, rows, [model.as_input(), pairs.as_input()])
+
+
+@pytest.fixture
+def generated(storage: Storage) -> Storage:
+    """The store of `config` after bulk generation."""
+    write_generated(storage)
     return storage

@@ -1,20 +1,11 @@
-"""Ways to train, each on real ranks: sharding, packing, the best checkpoint, the reference, and what ends a run."""
+"""Ways to train, each on a real rank: DPO of the whole model, its reference, and the best checkpoint."""
 
-import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from llumi.config import Config, load_config
 from llumi.prompts import answer, gm_prompt
@@ -22,7 +13,7 @@ from llumi.records import DPO_SCHEMA
 from llumi.storage import Manifest, Storage, parquet
 from llumi.train.run import train
 from tests.train.conftest import POSTS, MakePairs, dpo_rows, with_sft
-from tests.train.test_run import log_of, losses, weights
+from tests.train.test_run import log_of, losses
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
@@ -34,55 +25,8 @@ SHORT = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Learnt:
-    """The losses of a run of `gm sft` by step, and the weights it came to."""
-
-    losses: dict[int, float]
-    weights: dict[str, torch.Tensor]
-
-    @staticmethod
-    def of(config: Config, manifest: Manifest) -> "Learnt":
-        storage = Storage.open(config.storage)
-        return Learnt(losses(storage, manifest), weights(storage, "gm-sft"))
-
-    def assert_like(self, other: "Learnt") -> None:
-        assert self.losses == pytest.approx(other.losses, abs=1e-4)
-        for name, tensor in other.weights.items():
-            torch.testing.assert_close(self.weights[name], tensor, atol=1e-4, rtol=1e-3)
-
-
 def settings(folder: Path, base: Path, *more: str) -> Config:
     return load_config(None, [f"storage.uri={folder / 'store'}", f"train.base={base}", *SHORT, *more])
-
-
-LONGER = ["train.checkpoint_steps=5", "train.sft.max_steps=40", "train.method=full", "train.sft.learning_rate=1e-3"]
-ONE_RANK = ["train.num_workers=1", "train.sft.batch_size_per_worker=4"]
-
-
-@pytest.fixture(scope="module")
-def one_rank(ray_cluster: None, tiny_model: Path, make_pairs: MakePairs, tmp_path_factory: pytest.TempPathFactory) -> Learnt:
-    """What one rank without ZeRO learns, undisturbed."""
-    config = settings(tmp_path_factory.mktemp("one-rank"), tiny_model, *LONGER, *ONE_RANK, "train.zero_stage=0")
-    make_pairs(config.storage)
-    learnt = Learnt.of(config, train(config, "gm", "sft"))
-    assert learnt.losses[40] < learnt.losses[1] - 0.01
-    return learnt
-
-
-@pytest.mark.parametrize(
-    "zero",
-    [
-        ["train.zero_stage=2"],
-        ["train.zero_stage=3", "train.sft.gradient_accumulation_steps=2", "train.sft.batch_size_per_worker=1"],
-    ],
-)
-def test_two_ranks_under_zero_learn_what_one_process_learns(
-    one_rank: Learnt, zero: list[str], tiny_model: Path, make_pairs: MakePairs, tmp_path: Path
-) -> None:
-    config = settings(tmp_path, tiny_model, *LONGER, *zero)
-    make_pairs(config.storage)
-    Learnt.of(config, train(config, "gm", "sft")).assert_like(one_rank)
 
 
 def kinder(num: int, split: str) -> list[dict]:
@@ -168,47 +112,3 @@ def test_the_best_checkpoint_is_published_where_later_steps_lose(
     assert manifest.metrics["published_step"] == best
     assert manifest.metrics["eval"]["loss"] == held_out[best]
     assert manifest.metrics["steps"] == 8
-
-
-RUN_ALONE = """
-import sys
-from llumi.config import load_config
-from llumi.ray_session import ray_session
-from llumi.train.run import train
-config = load_config(None, sys.argv[1:])
-with ray_session(config.ray):
-    train(config, "gm", "sft")
-"""
-
-
-def test_a_killed_head_is_survived_by_fewer_ranks(
-    one_rank: Learnt, tiny_model: Path, make_pairs: MakePairs, tmp_path: Path
-) -> None:
-    """The whole cluster dies after a checkpoint; one rank goes on where two were, to the model of an undisturbed run."""
-    disturbed = settings(tmp_path / "disturbed", tiny_model, *LONGER)
-    make_pairs(disturbed.storage)
-    overrides = [f"storage.uri={disturbed.storage.uri}", f"train.base={tiny_model}", *SHORT, *LONGER]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_ADDRESS")}
-    log = (tmp_path / "driver.log").open("wb")
-    driver = subprocess.Popen([sys.executable, "-c", RUN_ALONE, *overrides], env=environment, stdout=log, stderr=log)
-    try:
-        wait_for_a_checkpoint(Path(disturbed.storage.uri), driver)
-    finally:
-        for process in [*psutil.Process(driver.pid).children(recursive=True), psutil.Process(driver.pid)]:
-            process.send_signal(signal.SIGKILL)
-        driver.wait()
-    storage = Storage.open(disturbed.storage)
-    assert storage.find("models/gm-sft") is None
-
-    fewer = settings(tmp_path / "disturbed", tiny_model, *LONGER, *ONE_RANK)
-    Learnt.of(fewer, train(fewer, "gm", "sft")).assert_like(one_rank)
-
-
-def wait_for_a_checkpoint(store: Path, driver: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 900
-    while time.monotonic() < deadline and driver.poll() is None:
-        notes = [path.read_text() for path in store.glob("checkpoints/gm-sft/*/checkpoint_manager_snapshot.json")]
-        if any(json.loads(note)["checkpoint_results"] for note in notes if note):
-            return
-        time.sleep(0.02)
-    raise TimeoutError(f"no checkpoint was written; the driver ended with {driver.poll()}")

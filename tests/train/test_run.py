@@ -2,8 +2,13 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -41,20 +46,25 @@ BATCH, SFT_STEPS, CHECKPOINT_STEPS, DPO_STEPS = 2, 90, 24, 1
 """12 examples on 2 ranks in batches of 2 are 3 steps to an epoch, so the checkpoint lies on the border of one."""
 
 
+ONE_RANK = ["train.num_workers=1", f"train.sft.batch_size_per_worker={2 * BATCH}"]
+
+
+def overrides(store: str, base: Path, *more: str) -> list[str]:
+    return [
+        f"storage.uri={store}",
+        f"train.base={base}",
+        "train.max_length=256",
+        "train.num_workers=2",
+        f"train.sft={{max_steps: {SFT_STEPS}, batch_size_per_worker: {BATCH}}}",
+        f"train.dpo1={{max_steps: {DPO_STEPS}, batch_size_per_worker: {BATCH}}}",
+        f"train.checkpoint_steps={CHECKPOINT_STEPS}",
+        "train.peak_tflops=0.05",
+        *more,
+    ]
+
+
 def settings(store: str, base: Path, *more: str) -> Config:
-    return load_config(
-        None,
-        [
-            f"storage.uri={store}",
-            f"train.base={base}",
-            "train.max_length=256",
-            f"train.sft={{max_steps: {SFT_STEPS}, batch_size_per_worker: {BATCH}}}",
-            f"train.dpo1={{max_steps: {DPO_STEPS}, batch_size_per_worker: {BATCH}}}",
-            f"train.checkpoint_steps={CHECKPOINT_STEPS}",
-            "train.peak_tflops=0.05",
-            *more,
-        ],
-    )
+    return load_config(None, overrides(store, base, *more))
 
 
 def weights(storage: Storage, name: str) -> dict[str, torch.Tensor]:
@@ -72,6 +82,24 @@ def losses(storage: Storage, manifest: Manifest) -> dict[int, float]:
 def files_below(storage: Storage, folder: str) -> list[str]:
     selector = FileSelector(storage.path(folder), recursive=True, allow_not_found=True)
     return [info.path for info in storage.filesystem.get_file_info(selector) if info.type == FileType.File]
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """The losses of a run of `gm sft` by step, and the weights it came to."""
+
+    losses: dict[int, float]
+    weights: dict[str, torch.Tensor]
+
+    @staticmethod
+    def of(config: Config) -> "Learnt":
+        storage = Storage.open(config.storage)
+        return Learnt(losses(storage, storage.manifest("models/gm-sft")), weights(storage, "gm-sft"))
+
+    def assert_like(self, other: "Learnt", tolerance: float) -> None:
+        assert self.losses == pytest.approx(other.losses, abs=tolerance)
+        for name, tensor in other.weights.items():
+            torch.testing.assert_close(self.weights[name], tensor, atol=tolerance, rtol=10 * tolerance)
 
 
 @pytest.fixture(scope="module")
@@ -138,9 +166,10 @@ def assert_shown(storage: Storage, manifest: Manifest) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_dpo_starts_from_the_sft_model_and_refers_to_it(trained: Config) -> None:
+def test_dpo_starts_from_the_sft_model_and_refers_to_it(trained: Config, tiny_model: Path) -> None:
     storage = Storage.open(trained.storage)
-    manifest = train(trained, "gm", "dpo1")
+    alone = settings(trained.storage.uri, tiny_model, "train.num_workers=1", f"train.dpo1.batch_size_per_worker={2 * BATCH}")
+    manifest = train(alone, "gm", "dpo1")
     sft, pairs = storage.manifest("models/gm-sft"), storage.manifest("pairs/default")
     assert manifest.inputs == (sft.as_input(), pairs.as_input())
     # Policy and reference agree before the first step: every margin is 0, and the loss is -log sigmoid(0).
@@ -182,17 +211,23 @@ def test_full_dpo_under_zero_3_on_s3(
     assert files_below(storage, "checkpoints") == []
 
 
-def kill_a_rank_after_the_first_checkpoint(store: Path) -> int:
-    """Wait until Ray Train has noted a checkpoint, then kill -9 one rank of this process' cluster; its pid."""
+def wait_for_the_first_checkpoint(store: Path, is_alive: Callable[[], bool] = lambda: True) -> None:
+    """Until Ray Train has noted it."""
     deadline = time.monotonic() + 900
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and is_alive():
         notes = [path.read_text() for path in store.glob("checkpoints/gm-sft/*/checkpoint_manager_snapshot.json")]
         if any(f"step-{CHECKPOINT_STEPS:08d}" in note for note in notes):
-            ranks = [child for child in psutil.Process().children(recursive=True) if "RayTrainWorker" in child.name()]
-            ranks[-1].kill()
-            return ranks[-1].pid
+            return
         time.sleep(0.01)
     raise TimeoutError("no checkpoint to kill after")
+
+
+def kill_a_rank_after_the_first_checkpoint(store: Path) -> int:
+    """`kill -9` of one rank of this process' cluster; its pid."""
+    wait_for_the_first_checkpoint(store)
+    ranks = [child for child in psutil.Process().children(recursive=True) if "RayTrainWorker" in child.name()]
+    ranks[-1].kill()
+    return ranks[-1].pid
 
 
 @pytest.mark.ray
@@ -206,14 +241,65 @@ def test_a_killed_rank_goes_on_from_the_last_checkpoint_to_the_same_model(
         killed = pool.submit(kill_a_rank_after_the_first_checkpoint, Path(config.storage.uri))
         manifest = train(config, "gm", "sft")
         assert killed.result()
-    storage, undisturbed = Storage.open(config.storage), Storage.open(trained.storage)
+    undisturbed = Storage.open(trained.storage)
     # TRL's own count of tokens starts anew with the process, that of the manifest goes on.
     assert 0 < manifest.metrics["train"]["num_tokens"] < manifest.metrics["num_tokens"]
     expected = undisturbed.manifest("models/gm-sft")
     assert manifest.metrics["num_tokens"] == expected.metrics["num_tokens"]
-    assert losses(storage, manifest) == pytest.approx(losses(undisturbed, expected), abs=1e-5)
-    for name, tensor in weights(undisturbed, "gm-sft").items():
-        torch.testing.assert_close(weights(storage, "gm-sft")[name], tensor, atol=1e-5, rtol=1e-4)
+    Learnt.of(config).assert_like(Learnt.of(trained), tolerance=1e-5)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_two_ranks_under_zero_learn_what_one_process_learns(
+    trained: Config, tiny_model: Path, make_pairs: MakePairs, tmp_path: Path
+) -> None:
+    one = settings(str(tmp_path / "one"), tiny_model, *ONE_RANK, "train.zero_stage=0")
+    halves = ["train.zero_stage=3", "train.sft.gradient_accumulation_steps=2", f"train.sft.batch_size_per_worker={BATCH // 2}"]
+    sharded = settings(str(tmp_path / "sharded"), tiny_model, *halves)
+    for config in (one, sharded):
+        make_pairs(config.storage)
+        train(config, "gm", "sft")
+    Learnt.of(trained).assert_like(Learnt.of(one), tolerance=1e-4)
+    Learnt.of(sharded).assert_like(Learnt.of(one), tolerance=1e-4)
+
+
+RUN_ALONE = """
+import sys
+from llumi.config import load_config
+from llumi.ray_session import ray_session
+from llumi.train.run import train
+config = load_config(None, sys.argv[1:])
+with ray_session(config.ray):
+    train(config, "gm", "sft")
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_killed_head_is_survived_by_fewer_ranks(
+    trained: Config, tiny_model: Path, make_pairs: MakePairs, tmp_path: Path
+) -> None:
+    """The whole cluster dies after a checkpoint; one rank goes on where two were, to the model of an undisturbed run."""
+    store = str(tmp_path / "store")
+    disturbed = settings(store, tiny_model)
+    make_pairs(disturbed.storage)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_ADDRESS")}
+    log = (tmp_path / "driver.log").open("wb")
+    alone = [sys.executable, "-c", RUN_ALONE, *overrides(store, tiny_model)]
+    driver = subprocess.Popen(alone, env=environment, stdout=log, stderr=log)
+    try:
+        wait_for_the_first_checkpoint(Path(store), lambda: driver.poll() is None)
+    finally:
+        for process in [*psutil.Process(driver.pid).children(recursive=True), psutil.Process(driver.pid)]:
+            process.kill()
+        driver.wait()
+    assert Storage.open(disturbed.storage).find("models/gm-sft") is None
+
+    fewer = settings(store, tiny_model, *ONE_RANK)
+    manifest = train(fewer, "gm", "sft")
+    assert manifest.metrics["train"]["num_tokens"] < manifest.metrics["num_tokens"]
+    Learnt.of(fewer).assert_like(Learnt.of(trained), tolerance=1e-4)
 
 
 @pytest.fixture
