@@ -14,6 +14,12 @@ import pytest
 import llumi  # noqa: F401  (first: it sets the environment that Ray and pyarrow read)
 from llumi.config import Config, StorageConfig, load_config
 
+LONGEST_FIRST = (
+    "train/test_run.py", "test_demo.py", "jobs/test_jobs.py", "pairs/test_build.py", "train/test_sweep.py",
+    "train/test_methods.py", "serve/test_app.py", "generate/test_run.py", "pairs/test_teach.py",
+)  # fmt: skip
+"""Files that take minutes: begun last, one of them would be waited for alone."""
+
 SENTENCES = [
     "I moved to a new town and I feel lonely in the evenings.",
     "Thank you for telling us; that sounds heavy, and I am glad that you wrote.",
@@ -24,6 +30,13 @@ CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole files in the order of LONGEST_FIRST, then all others as they come."""
+    here = Path(__file__).parent
+    rank = {here / name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,14 @@ the kernel's table of connections, read several times a second, sees the C++ pro
 """
 
 import contextlib
+import functools
 import ipaddress
 import os
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,45 +85,59 @@ def stays_here(host: str) -> bool:
 class ConnectionTable(threading.Thread):
     """Looks at the connections of a process and all its descendants until it is stopped.
 
-    The kernel's table of the whole machine is four short files; only where it names a host beyond loopback are the
-    processes asked whether it is theirs, which takes a hundred times longer.
+    The kernel's table of the whole machine is four short files. Only for a socket in it that is connected to a host beyond
+    loopback, and only once, the processes are asked whether it is theirs: that takes a hundred times longer.
     """
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
         self.remote_hosts: set[str] = set()
         self._root = psutil.Process(pid)
+        self._judged: set[str] = set()
         self._stopped = threading.Event()
 
     def run(self) -> None:
         while not self._stopped.is_set():
-            if not all(map(stays_here, machine_wide_remotes())):
-                for process in self._family():
-                    with contextlib.suppress(psutil.Error, OSError):
-                        self.remote_hosts |= {c.raddr.ip for c in process.net_connections("inet") if c.raddr}
+            leaving = {inode: host for inode, host in remotes_of_this_machine() if not stays_here(host)}
+            new = leaving.keys() - self._judged
+            if new:
+                self.remote_hosts |= {leaving[inode] for inode in new & self._sockets()}
+                self._judged |= new
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
     def stop(self) -> None:
         self._stopped.set()
         self.join()
 
-    def _family(self) -> list[psutil.Process]:
-        try:
-            return [self._root, *self._root.children(recursive=True)]
-        except psutil.Error:
-            return []
+    def _sockets(self) -> set[str]:
+        """The inodes of all sockets that the family holds."""
+        found = set()
+        with contextlib.suppress(psutil.Error):
+            for process in (self._root, *self._root.children(recursive=True)):
+                with contextlib.suppress(OSError):
+                    for link in Path(f"/proc/{process.pid}/fd").iterdir():
+                        with contextlib.suppress(OSError):
+                            found.add(os.readlink(link).removeprefix("socket:[").removesuffix("]"))
+        return found
 
 
-def machine_wide_remotes() -> set[str]:
-    """The far ends of all connections of this machine."""
-    found = set()
+def remotes_of_this_machine() -> Iterator[tuple[str, str]]:
+    """The inode and the far end of every connected socket, whosever it is."""
     for table in ("tcp", "tcp6", "udp", "udp6"):
         for line in Path("/proc/net", table).read_text().splitlines()[1:]:
-            address, _, port = line.split()[2].partition(":")
-            if port != "0000":
-                words = [bytes.fromhex(address[start : start + 8])[::-1] for start in range(0, len(address), 8)]
-                found.add(str(ipaddress.ip_address(b"".join(words))))
-    return found
+            fields = line.split()
+            address, _, port = fields[2].partition(":")
+            inode = fields[9]
+            # A connection that is closed already waits without an inode.
+            if port != "0000" and inode != "0":
+                yield inode, _host(address)
+
+
+@functools.cache
+def _host(address: str) -> str:
+    """The kernel writes an address in words of four bytes, each with its last byte first."""
+    words = [bytes.fromhex(address[start : start + 8])[::-1] for start in range(0, len(address), 8)]
+    return str(ipaddress.ip_address(b"".join(words)))
 
 
 def clean_environment(home: Path) -> dict[str, str]:

@@ -218,7 +218,7 @@ def wait_for_the_first_checkpoint(store: Path, is_alive: Callable[[], bool] = la
         notes = [path.read_text() for path in store.glob("checkpoints/gm-sft/*/checkpoint_manager_snapshot.json")]
         if any(f"step-{CHECKPOINT_STEPS:08d}" in note for note in notes):
             return
-        time.sleep(0.01)
+        time.sleep(0.05)
     raise TimeoutError("no checkpoint to kill after")
 
 
