@@ -44,6 +44,7 @@ REFUSED_TRL_KEYS = {
     "dataset_kwargs": "examples arrive as tokens",
     "eval_strategy": "the held-out split is evaluated every train.eval_steps, and at the end",
     "group_by_length": "train.<stage>.length_buckets puts pairs of like length together",
+    "include_num_input_tokens_seen": "tokens are counted in any case",
     "ld_alpha": "the reference's log-probabilities are kept whole",
     "padding_free": "examples of several lengths are padded, or packed by train.sft.packing",
     "precompute_ref_log_probs": "the reference's log-probabilities are an artifact of their own",
@@ -182,7 +183,6 @@ def trainer_arguments(train: TrainConfig, stage: Stage, folder: Path, is_univers
         "logging_first_step": True,
         "logging_nan_inf_filter": False,  # a loss that is no number ends the run
         "save_steps": train.checkpoint_steps,
-        "include_num_input_tokens_seen": "non_padding",
         "disable_tqdm": True,
         "report_to": "none",
         "model_init_kwargs": {"dtype": dtype},

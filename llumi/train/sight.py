@@ -4,6 +4,7 @@ Imported by the worker only: it takes seconds to load.
 """
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,10 @@ class Sighted(Trainer):  # type: ignore[misc]  # transformers is untyped
 
     They are in the log's history and in what callbacks are given: transformers appends to the history first, so a callback
     would come too late. Counts are summed over the ranks, memory is the highest of any rank.
+
+    TRL gathers each of its own figures from all ranks in every step, a dozen times for DPO. Here a rank keeps its own until
+    they are logged, and all that is logged is gathered at once: the mean over ranks, where TRL weighs entropy and token
+    accuracy by the tokens of each. An evaluation is left as it is.
     """
 
     sequences_per_sample = 1
@@ -40,6 +45,8 @@ class Sighted(Trainer):  # type: ignore[misc]  # transformers is untyped
         self._peak_flops = peak_flops
         self._shape = model_shape(self.model)
         self._counted: torch.Tensor | None = None
+        self._seen = Seen(0, 0, 0)
+        self._memory_bytes = 0
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Count what is in the batch, then train on it."""
@@ -47,6 +54,11 @@ class Sighted(Trainer):  # type: ignore[misc]  # transformers is untyped
         counted = count_batch(inputs)
         self._counted = counted if self._counted is None else self._counted + counted
         return super().training_step(model, inputs, *args, **kwargs)
+
+    def compute_loss(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        """TRL's loss, with its figures as this rank has them."""
+        with _alone(self.accelerator) if self.model.training else contextlib.nullcontext():
+            return super().compute_loss(model, *args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Evaluate while the clock of training stands."""
@@ -57,36 +69,61 @@ class Sighted(Trainer):  # type: ignore[misc]  # transformers is untyped
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the figures to what a step logs, and checkpoints that came after the last step to the end of the run."""
         if "loss" in logs:
+            self._tally(self._metrics["train"])
             logs |= self._step_figures()
         elif "train_loss" in logs:
+            self._tally(self._metrics["train"])
             logs["checkpoint_seconds"] = self._clock.read().checkpoint_seconds
         super().log(logs, start_time)
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         with self._clock.checkpoint():
+            self._tally({})
             super()._save_checkpoint(*args, **kwargs)
 
     def _step_figures(self) -> dict[str, float]:
-        tokens, sequences, squares, memory = self._over_ranks()
+        seen, self._seen = self._seen, Seen(0, 0, 0)
         return step_figures(
-            Seen(tokens, sequences / self.sequences_per_sample, squares),
+            seen,
             self._clock.read(),
             self._shape,
             num_devices=self.accelerator.num_processes,
             peak_flops=self._peak_flops,
             # TRL's SFT trainer knows no such attribute, and no reference model.
             reference=not getattr(self, "precompute_ref_logps", True),
-        ) | ({"memory_gib": round(memory / GIB, 4)} if memory else {})
+        ) | {
+            "num_input_tokens_seen": self.state.num_input_tokens_seen,
+            **({"memory_gib": round(self._memory_bytes / GIB, 4)} if self._memory_bytes else {}),
+        }
 
-    def _over_ranks(self) -> tuple[int, int, int, int]:
-        """Tokens, sequences and squared lengths of all ranks since the last log, and the peak memory of the worst."""
-        counted = torch.zeros(3, dtype=torch.int64) if self._counted is None else self._counted
+    def _tally(self, metrics: dict[str, list[float]]) -> None:
+        """Add what all ranks have counted since the last time, and make `metrics` of this rank those of all.
+
+        Every rank must call it. The state keeps the sum of tokens, so that a run which resumes goes on with it.
+        """
+        counted = [0, 0, 0] if self._counted is None else self._counted.tolist()
         self._counted = None
-        memory = torch.tensor([peak_memory_bytes(not self.args.use_cpu) or 0])
-        own = torch.cat([counted.to(self.args.device), memory.to(self.args.device)])
-        of_ranks = self.accelerator.gather(own).view(-1, 4).cpu()
-        tokens, sequences, squares = of_ranks[:, :3].sum(dim=0).tolist()
-        return tokens, sequences, squares, int(of_ranks[:, 3].max())
+        names = sorted(metrics)
+        means = [sum(metrics[name]) / len(metrics[name]) for name in names]
+        own = torch.tensor([*counted, peak_memory_bytes(not self.args.use_cpu) or 0, *means], dtype=torch.float64)
+        of_ranks = self.accelerator.gather(own.to(self.args.device)).view(-1, len(own)).cpu()
+        tokens, sequences, squares = (int(total) for total in of_ranks[:, :3].sum(dim=0))
+        self.state.num_input_tokens_seen += tokens
+        self._seen += Seen(tokens, sequences / self.sequences_per_sample, squares)
+        self._memory_bytes = int(of_ranks[:, 3].max())
+        for name, values in zip(names, of_ranks[:, 4:].T, strict=True):
+            # TRL counts tokens from the start of the process.
+            metrics[name] = [float(values.sum() if name == "num_tokens" else values.mean())]
+
+
+@contextlib.contextmanager
+def _alone(accelerator: Any) -> Iterator[None]:
+    """Gathering within gives what this rank holds."""
+    accelerator.gather = accelerator.gather_for_metrics = lambda figure, *_, **__: figure
+    try:
+        yield
+    finally:
+        del accelerator.gather, accelerator.gather_for_metrics
 
 
 def count_batch(inputs: dict[str, Any]) -> torch.Tensor:

@@ -160,6 +160,10 @@ class Seen:
     samples: float
     squares: int
 
+    def __add__(self, other: "Seen") -> "Seen":
+        """Both spans together."""
+        return Seen(self.tokens + other.tokens, self.samples + other.samples, self.squares + other.squares)
+
     @property
     def mean_length(self) -> float:
         """The length of the sequence that a token lies in, on average over tokens."""

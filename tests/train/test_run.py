@@ -79,6 +79,10 @@ def losses(storage: Storage, manifest: Manifest) -> dict[int, float]:
     return {entry["step"]: entry["loss"] for entry in log_of(storage, manifest) if "loss" in entry}
 
 
+def steps_of(storage: Storage) -> list[dict]:
+    return [entry for entry in log_of(storage, storage.manifest("models/gm-sft")) if "loss" in entry]
+
+
 def files_below(storage: Storage, folder: str) -> list[str]:
     selector = FileSelector(storage.path(folder), recursive=True, allow_not_found=True)
     return [info.path for info in storage.filesystem.get_file_info(selector) if info.type == FileType.File]
@@ -262,6 +266,12 @@ def test_two_ranks_under_zero_learn_what_one_process_learns(
         train(config, "gm", "sft")
     Learnt.of(trained).assert_like(Learnt.of(one), tolerance=1e-4)
     Learnt.of(sharded).assert_like(Learnt.of(one), tolerance=1e-4)
+    # Figures of two ranks are gathered only when they are logged, and come to those of the one.
+    of_two, of_one = (steps_of(Storage.open(config.storage)) for config in (trained, one))
+    for name in ("num_tokens", "num_input_tokens_seen"):
+        assert [entry[name] for entry in of_two] == [entry[name] for entry in of_one]
+    for name in ("entropy", "mean_token_accuracy"):
+        assert [entry[name] for entry in of_two] == pytest.approx([entry[name] for entry in of_one], abs=0.02)
 
 
 RUN_ALONE = """
