@@ -10,6 +10,9 @@ from llumi.errors import ConfigError
 
 JOBS = Path("jobs")
 
+STOPS_IN_PEACE = {"RAY_JOB_STOP_WAIT_TIME_S": "60"}
+"""Ray would kill a job 3 s after it told it to stop: too soon for `serve` to take its models down on a busy cluster."""
+
 
 def submit_job(name: str, arguments: Sequence[str], address: str) -> int:
     """Submit `jobs/<name>.py` from the project's folder, print its log as it comes; 0 where it succeeded, else 1."""
@@ -25,7 +28,7 @@ def submit_job(name: str, arguments: Sequence[str], address: str) -> int:
         raise ConfigError(f"--address {address}: no Ray dashboard answers; start a cluster, or correct the address") from None
     job_id = client.submit_job(
         entrypoint=shlex.join(["python", str(script), *arguments]),
-        runtime_env={"working_dir": "."},
+        runtime_env={"working_dir": ".", "env_vars": STOPS_IN_PEACE},
     )
     asyncio.run(_follow(client, job_id))
     return 0 if client.get_job_status(job_id) == JobStatus.SUCCEEDED else 1

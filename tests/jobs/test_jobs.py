@@ -23,6 +23,7 @@ from llumi.corpus.sample import write_sample
 from llumi.environment import OUTBOUND_OFF
 from llumi.prompts import Role
 from llumi.storage import Input, Storage
+from llumi.submit import STOPS_IN_PEACE
 from llumi.train.lineage import find_pairs, find_parent
 from llumi.train.run import train_fingerprint
 from tests.conftest import free_port
@@ -76,6 +77,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Itera
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "LLUMI_PRIVACY_KEY": "a long key for the tests",
+        **STOPS_IN_PEACE,
         "PATH": f"{BIN}:{os.environ['PATH']}",
     }
     start = f"start --head --node-ip-address=127.0.0.1 --port={port} --num-cpus=4 --num-gpus=0 --object-store-memory={2**29}"
@@ -244,7 +246,7 @@ def test_serve_until_the_job_is_stopped(cluster: Cluster) -> None:
     assert answer.status_code == httpx.codes.OK
     assert answer.json()["reply"]
     stop = [str(BIN / "ray"), "job", "stop", "--address", cluster.dashboard, "serve"]
-    subprocess.run(stop, env=cluster.environment, check=True, capture_output=True, timeout=60)
+    subprocess.run(stop, env=cluster.environment, check=True, capture_output=True, timeout=120)
     with pytest.raises(httpx.TransportError):
         httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=5)
 
