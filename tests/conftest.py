@@ -15,7 +15,7 @@ import llumi  # noqa: F401  (first: it sets the environment that Ray and pyarrow
 from llumi.config import Config, StorageConfig, load_config
 
 LONGEST_FIRST = (
-    "train/test_run.py", "test_demo.py", "jobs/test_jobs.py", "pairs/test_build.py", "train/test_sweep.py",
+    "train/test_sweep.py", "test_demo.py", "train/test_run.py", "jobs/test_jobs.py", "pairs/test_build.py",
     "train/test_methods.py", "serve/test_app.py", "generate/test_run.py", "pairs/test_teach.py",
 )  # fmt: skip
 """Files that take minutes: begun last, one of them would be waited for alone."""
