@@ -1,7 +1,6 @@
 """The heavy libraries without what they would load for uses that are none of LLUMI's.
 
-Transformers, TRL and DeepSpeed import optional packages wherever these are installed: of the CPU seconds that a rank takes
-to start, a third.
+Transformers, TRL and DeepSpeed import optional packages wherever these are installed, which costs every process seconds.
 """
 
 import contextlib
@@ -13,6 +12,8 @@ from collections.abc import Iterator
 _UNUSED = ("mlflow", "scipy", "sklearn")
 """DeepSpeed's tuner, and the losses and assisted generation of models that nobody trains here, would import them."""
 
+_packages_distributions = functools.cache(importlib.metadata.packages_distributions)
+
 
 @contextlib.contextmanager
 def lean_imports() -> Iterator[None]:
@@ -22,7 +23,7 @@ def lean_imports() -> Iterator[None]:
     found, so where it is loaded already, nothing is hidden from the rest of it.
     """
     # Transformers and TRL each ask which package brings which module, and every answer reads the lists of all files.
-    importlib.metadata.packages_distributions = functools.cache(importlib.metadata.packages_distributions)
+    importlib.metadata.packages_distributions = _packages_distributions
     hidden = [] if "transformers" in sys.modules else [name for name in _UNUSED if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None stands for a module that is not there
     try:
