@@ -44,6 +44,10 @@ class Cluster:
     overrides: list[str]
     storage: Storage
 
+    @property
+    def authorization(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.environment['RAY_AUTH_TOKEN']}"}
+
     def submit(
         self, *command: str, job: str, wait: bool = True, variables: str | None = None
     ) -> subprocess.CompletedProcess[str]:
@@ -298,3 +302,7 @@ def test_llumi_submit_follows_the_log_and_returns_the_verdict(cluster: Cluster) 
     assert "models/gm-none: no such artifact" in failed.stdout
     assert fleeting.returncode == 1
     assert "storage.uri: llumi-data would go with this job's working directory" in fleeting.stdout
+    jobs = httpx.get(f"{cluster.dashboard}/api/jobs/", headers=cluster.authorization, timeout=60).json()
+    submitted = [job for job in jobs if job["entrypoint"].startswith("python jobs/")]
+    assert len(submitted) == 3
+    assert all(job["runtime_env"]["env_vars"].items() >= STOPS_IN_PEACE.items() for job in submitted)

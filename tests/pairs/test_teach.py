@@ -171,7 +171,6 @@ def test_all_else_is_copied(taught: Config) -> None:
             Path(storage.path(one.reference, entry.path)).read_bytes()
             == Path(storage.path(parent.reference, entry.path)).read_bytes()
         )
-    assert storage.manifest("pairs/default") == parent
 
 
 @pytest.mark.slow
