@@ -1,6 +1,6 @@
 """Replies in bulk for the held-out posts: models/<model> -> generations/<role>-<model>.
 
-ray job submit --working-dir . -- python jobs/generate.py gm gm-dpo1
+ray job submit --working-dir . -- python jobs/generate.py gm base gm-sft gm-dpo1
 """
 
 from llumi.generate.run import generate
@@ -8,11 +8,15 @@ from llumi.job import ConfigOption, SetOption, job, run, show_artifact
 from llumi.prompts import Role
 
 
-def main(role: Role, model: str, *, drafts: bool = False, config: ConfigOption = None, overrides: SetOption = None) -> None:
-    """Generate replies (gm) or revisions (im) with one model; --drafts: revisions of all drafts, for jobs/teach.py."""
+def main(
+    role: Role, models: list[str], *, drafts: bool = False, config: ConfigOption = None, overrides: SetOption = None
+) -> None:
+    """Generate replies (gm) or revisions (im) with each model; --drafts: revisions of all drafts, for jobs/teach.py."""
     with job(config, overrides) as here:
-        manifest = generate(here.config, role, model, here.progress, drafts=drafts)
-        show_artifact(manifest, here.config)
+        for model in models:
+            manifest = generate(here.config, role, model, here.progress, drafts=drafts)
+            here.progress.finish()
+            show_artifact(manifest, here.config)
 
 
 if __name__ == "__main__":

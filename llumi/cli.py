@@ -249,19 +249,24 @@ def sweep(
 @app.command()
 def generate(
     role: Annotated[Role, typer.Argument(help="gm replies to the held-out posts, im revises their drafts.")],
-    model: Annotated[str, typer.Argument(help="base, a trained stage such as gm-dpo1, or one from `llumi model add`.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(help="base, a trained stage such as gm-dpo1, one from `llumi model add`, or one of generate.endpoints."),
+    ],
     *,
     drafts: Annotated[bool, typer.Option("--drafts", help="im: revise all drafts, for `llumi pairs teach`.")] = False,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Generate in bulk to generations/<role>-<model>. Example: llumi generate gm gm-dpo1"""
+    """Generate in bulk to generations/<role>-<model>, model by model. Example: llumi generate gm base gm-sft gm-dpo1"""
     from llumi.generate.run import generate as run_generation
 
     with job(config, overrides, quiet=as_json) as here:
-        manifest = run_generation(here.config, role, model, here.progress, drafts=drafts)
-    show_artifact(manifest, here.config, as_json)
+        for model in models:
+            manifest = run_generation(here.config, role, model, here.progress, drafts=drafts)
+            here.progress.finish()
+            show_artifact(manifest, here.config, as_json)
 
 
 @app.command()

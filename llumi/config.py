@@ -8,7 +8,7 @@ the value, and what would be right. Secrets are not here: the store's credential
 import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -319,10 +319,28 @@ class EngineConfig(Section):
     vllm: dict[str, Any] = {}
 
 
+class EndpointConfig(Section):
+    """A service in this network that speaks OpenAI's chat route, such as a model that is in use already.
+
+    `url` ends where `/chat/completions` follows; `model` is the name by which the service knows it. `key_variable` names
+    the environment variable that holds the key, where the service asks for one.
+    """
+
+    url: str = Field(pattern=r"^https?://[^/]+.*[^/]$")
+    model: str
+    key_variable: str | None = None
+    max_in_flight: int = Field(8, ge=1)
+    timeout_seconds: float = Field(120, gt=0)
+
+
 class GenerateConfig(Section):
-    """Bulk generation over the held-out posts; `max_posts` null takes them all."""
+    """Bulk generation over the held-out posts; `max_posts` null takes them all.
+
+    `endpoints` gives names to services that are compared with the models: `llumi generate gm NAME` asks one.
+    """
 
     engine: EngineConfig = EngineConfig()
+    endpoints: dict[Annotated[str, Field(pattern=ARTIFACT_NAME)], EndpointConfig] = {}
     num_actors: int = Field(1, ge=1)
     max_posts: int | None = Field(None, ge=1)
     max_new_tokens: int = Field(200, ge=1)

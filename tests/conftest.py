@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 import llumi  # noqa: F401  (first: it sets the environment that Ray and pyarrow read)
 from llumi.config import Config, StorageConfig, load_config
+from tests.service import Service
 
 LONGEST_FIRST = (
     "train/test_sweep.py", "test_demo.py", "train/test_run.py", "jobs/test_jobs.py", "pairs/test_build.py",
@@ -106,6 +108,14 @@ def ray_cluster() -> Iterator[None]:
     assert not ray.is_initialized()
     with ray_session(RayConfig(num_cpus=4)):
         yield
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    with Service() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
 
 
 def free_port() -> int:

@@ -46,6 +46,7 @@ FLOORS = {
     "llumi.pairs.human": 2,
     "llumi.train.run": 2,
     "llumi.train.sweep": 2,
+    "llumi.generate.answer": 2,
     "llumi.generate.run": 2,
     "llumi.evaluate.run": 2,
     "llumi.serve.api": 2,

@@ -1,18 +1,23 @@
 """Bulk generation on a real cluster: every prompt accounted for, in the same rows however it ran."""
 
+from collections import Counter
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pytest
 
 pytest.importorskip("ray")
 
-from llumi.config import Config
+from llumi.config import Config, EndpointConfig
 from llumi.errors import ArtifactError, ConfigError, EngineError, ModelError
-from llumi.generate.run import generate, generate_fingerprint, generation_name, prompt_seed, select_prompts
+from llumi.generate.answer import generation_name, prompt_seed
+from llumi.generate.run import generate, generate_fingerprint
+from llumi.generate.select import select_prompts
 from llumi.models import ensure_base
 from llumi.records import GENERATION_SCHEMA, HELD_OUT_SCHEMA
 from llumi.storage import Storage
+from tests.service import Service
 
 pytestmark = pytest.mark.ray
 POSTS = {f"p{number}": f"I moved to town number {number} and feel lonely. " * (1 + number % 3) for number in range(20)}
@@ -150,6 +155,78 @@ def test_a_cluster_without_room_is_said_and_not_waited_for(config: Config, stora
         generate(vary(config, engine=gpus), "gm", "base")
     with pytest.raises(ConfigError, match=r"generate\.engine\.num_cpus: 64 engines"):
         generate(vary(config, num_actors=64), "gm", "base")
+
+
+@pytest.fixture
+def house(config: Config, service: Service) -> Config:
+    """A service that is in use already, as the arm `house`."""
+    endpoint = EndpointConfig(url=service.url, model="in-use", max_in_flight=4)
+    return vary(config, endpoints={"house": endpoint}, max_posts=None)
+
+
+def asked_of(service: Service) -> Counter[str]:
+    return Counter(asked["messages"][-1]["content"] for asked in service.asked)
+
+
+def test_a_service_of_the_house_is_an_arm_like_a_model(house: Config, service: Service, storage: Storage, ray_cluster: None):
+    manifest = generate(house, "gm", "house")
+    assert manifest.reference == "generations/gm-house"
+    assert [given.name for given in manifest.inputs] == ["pairs/default", "endpoints/house"]
+    rows = rows_of(storage, "generations/gm-house")
+    assert {row["post_id"] for row in rows} == set(POSTS)
+    assert {(row["model"], row["reply"], row["num_completion_tokens"]) for row in rows} == {("house", "You are not alone.", 5)}
+    assert set(asked_of(service).values()) == {1}
+    assert {asked["seed"] for asked in service.asked} == {row["seed"] for row in rows}
+    other = house.generate.endpoints["house"].model_copy(update={"model": "another"})
+    assert generate_fingerprint(vary(house, endpoints={"house": other}), storage, "gm", "house") != manifest.fingerprint
+
+
+def test_an_attempt_that_dies_goes_on_where_it_stood(house: Config, service: Service, storage: Storage, ray_cluster: None):
+    def die(_: str, done: float, total: float | None = None) -> None:
+        if done >= 8:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        generate(house, "gm", "house", die)
+    assert storage.find("generations/gm-house") is None
+    # Only what came back counts as answered; what was still with the service is asked once more.
+    service.asked.clear()
+    manifest = generate(house, "gm", "house")
+    before = manifest.metrics["answered_before"]
+    assert before >= 8
+    assert manifest.counts == {"prompts": 20, "answered": 20, "failed": 0}
+    assert len(service.asked) == 20 - before
+    rows = rows_of(storage, "generations/gm-house")
+    assert [row["post_id"] for row in rows] == select_prompts(house, storage, "gm")["post_id"].to_pylist()
+    assert not any("scratch" in str(path) for path in Path(storage.root).rglob("*.parquet"))
+
+
+def test_a_killed_actor_costs_no_prompt_and_gives_none_twice(
+    house: Config, service: Service, storage: Storage, ray_cluster: None
+):
+    killed: list[int] = []
+
+    def kill_while_it_waits() -> None:
+        with service.lock:
+            if killed or len(service.asked) < 6:
+                return
+            actors = [each for each in psutil.Process().children(recursive=True) if "Answerer" in " ".join(each.cmdline())]
+            killed.extend(actor.pid for actor in actors)
+            for actor in actors:
+                actor.kill()
+
+    service.wait = kill_while_it_waits
+    manifest = generate(house, "gm", "house")
+    assert len(killed) == 1
+    assert len(service.asked) > 20
+    assert manifest.counts == {"prompts": 20, "answered": 20, "failed": 0}
+    assert Counter(row["post_id"] for row in rows_of(storage, "generations/gm-house")) == Counter(POSTS.keys())
+
+
+def test_a_service_outside_of_the_network_is_refused(house: Config, storage: Storage, ray_cluster: None):
+    public = house.generate.endpoints["house"].model_copy(update={"url": "http://8.8.8.8/v1"})
+    with pytest.raises(ConfigError, match=r"generate\.endpoints\.house\.url: 8\.8\.8\.8 .* must not leave the network"):
+        generate(vary(house, endpoints={"house": public}), "gm", "house")
 
 
 def test_a_missing_model_or_pairs_is_named(config: Config, storage: Storage, ray_cluster: None):
