@@ -1,12 +1,15 @@
 """What a step of `llumi train` costs beside TRL and DeepSpeed bare, under torchrun, with the same settings.
 
-    python benchmarks/train.py [--only sft dpo] [--model FOLDER] [--pairs 48] [--workers 2] [--zero 2] [--gpu]
+    python benchmarks/train.py [--only sft dpo] [--pairs 96] [--batch 4] [--workers 2] [--zero 2]
+    python benchmarks/train.py --only lengths --corpus FOLDER     the length mix of a corpus of yours
+    python benchmarks/train.py --gpu --workers 1 --shape mistral-7b --method lora
 
-Four ratios, each on the same work in the same run: SFT against the bare libraries; a DPO step with the reference's
-log-probabilities kept, against TRL's default with a reference model; batches of like length against random ones, on the
-lengths of the sample corpus; and the time that a checkpoint every ten steps costs. Then three epochs of DPO as a whole, the
-reference included, with the epoch from which keeping it pays. The model is a random one of 2 million parameters, so that a
-step takes a CPU about a second; `--model` takes another.
+Ratios, each on the same work in the same run: SFT against the bare libraries; a DPO step with the reference's
+log-probabilities kept, and one with each prompt computed once as well, against TRL's default with a reference model; batches
+of like length against random ones, on the lengths of the sample corpus; and the time that a checkpoint every ten steps costs.
+Then three epochs of DPO as a whole, the reference included, with the epoch from which keeping it pays. The model is a random
+one of 12 million parameters, so that a step takes a CPU some seconds, or of Mistral-7B's shape; `--model` takes another. On
+GPUs the table shows the model FLOPs utilisation of our own runs.
 """
 
 import argparse
@@ -22,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import torch
 import zstandard
 
 from llumi.config import Config, RayConfig, Stage, load_config
@@ -34,10 +38,16 @@ from llumi.train.run import train
 from llumi.train.settings import deepspeed_config
 
 EPOCHS = 3
-BATCH = 2
-"""Pairs, or examples, of a rank at each step."""
 
 SAMPLE_POSTS = 320
+SHAPES = {
+    "small": {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6, "num_attention_heads": 6},
+    # config.json of mistralai/Mistral-7B-Instruct-v0.2
+    "mistral-7b": {
+        "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "vocab_size": 32000,
+    },
+}  # fmt: skip
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
@@ -46,7 +56,7 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class Run:
-    """One training: seconds of its steps, how many they were, peak memory of a rank, and the mean loss."""
+    """One training: seconds of its steps but the first, how many they were, peak memory of a rank, and the mean loss."""
 
     name: str
     seconds: float
@@ -55,6 +65,7 @@ class Run:
     loss: float
     reference_seconds: float = 0.0
     checkpoint_seconds: float = 0.0
+    mfu: float | None = None
 
     @property
     def a_step(self) -> float:
@@ -67,14 +78,18 @@ def main() -> int:
     options = _options()
     with tempfile.TemporaryDirectory(prefix="llumi-bench-") as name, ray_session(RayConfig(num_cpus=max(4, options.workers))):
         bench = Bench(options, Path(name))
-        return max(bench.sft() if "sft" in options.only else 0, bench.dpo() if "dpo" in options.only else 0)
+        return max(getattr(bench, part)() for part in options.only)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=["sft", "dpo"], default=["sft", "dpo"])
+    parser.add_argument("--only", nargs="+", choices=["sft", "dpo", "lengths"], default=["sft", "dpo"])
+    parser.add_argument("--corpus", help="a folder of dumps; the sample corpus otherwise")
     parser.add_argument("--model", help="a model folder; a random model otherwise")
-    parser.add_argument("--pairs", type=int, default=48, help="how many pairs and examples to learn from")
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="small", help="of the random model")
+    parser.add_argument("--method", choices=["full", "lora"], default="full", help="of DPO")
+    parser.add_argument("--pairs", type=int, default=96, help="how many pairs and examples to learn from")
+    parser.add_argument("--batch", type=int, default=4, help="pairs, or examples, of a rank at each step")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--zero", type=int, default=2)
     parser.add_argument("--max-length", type=int, default=512)
@@ -87,9 +102,11 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options, self.folder = options, folder
-        write_sample(folder / "corpus", SAMPLE_POSTS)
-        self.model = options.model or _random_model(folder)
-        built = self.config("pairs.name=sample", "pairs.revisions.source=none")
+        self.corpus = options.corpus or folder / "corpus"
+        write_sample(folder / "corpus", SAMPLE_POSTS)  # also what the tokenizer learns from
+        self.model = options.model or _random_model(folder, options)
+        # One account asks everything in some corpora, so a split by author would leave no pair.
+        built = self.config("pairs.name=sample", "pairs.revisions.source=none", "pairs.split_by=post")
         self.storage = Storage.open(built.storage)
         build_pairs(built)
         self.take("gm-sft", "gm-dpo")
@@ -101,16 +118,16 @@ class Bench:
     def config(self, *more: str) -> Config:
         """The settings that all runs share, and some of their own."""
         options = self.options
-        epoch = math.ceil(options.pairs / (BATCH * options.workers))
+        epoch = math.ceil(options.pairs / (options.batch * options.workers))
         stages = [
             f"train.{stage}.{field}"
             for stage, steps in (("sft", epoch), ("dpo1", EPOCHS * epoch))
-            for field in (f"batch_size_per_worker={BATCH}", f"max_steps={steps}", "gradient_accumulation_steps=1")
+            for field in (f"batch_size_per_worker={options.batch}", f"max_steps={steps}", "gradient_accumulation_steps=1")
         ]
         return load_config(
             None,
             [
-                f"storage.uri={self.folder / 'store'}", f"corpus.uri={self.folder / 'corpus'}",
+                f"storage.uri={self.folder / 'store'}", f"corpus.uri={self.corpus}",
                 f"privacy.key_file={self.folder / 'key'}", f"train.base={self.model}", f"train.use_gpu={options.gpu}",
                 f"train.num_workers={options.workers}", f"train.zero_stage={options.zero}", "train.max_eval_examples=0",
                 f"train.max_length={options.max_length}", "train.checkpoint_steps=100000", "train.max_failures=0",
@@ -137,24 +154,38 @@ class Bench:
         return 0 if math.isclose(ours.loss, bare.loss, rel_tol=0.02) else 1  # the order of examples is another one
 
     def dpo(self) -> int:
-        """The whole model, three epochs, so that TRL's default holds a second model for reference."""
-        full = "train.method=full"
+        """Three epochs, of the whole model if not asked otherwise: then TRL's default holds a second one for reference."""
+        full = f"train.method={self.options.method}"
+        as_they_come = "train.dpo1.length_buckets=false"
         bare = self.bare("TRL, reference model", self.config(full), "dpo1")
-        plain = self.ours("llumi, reference kept", self.config(full, "train.dpo1.length_buckets=false"), "dpo1")
+        kept = self.ours("llumi, reference kept", self.config(full, as_they_come, "train.dpo1.share_prompt=false"), "dpo1")
+        shared = self.ours("llumi, prompt once", self.config(full, as_they_come), "dpo1")
         bucketed = self.ours("llumi, like lengths", self.config(full), "dpo1")
         saving = self.ours("llumi, checkpoints", self.config(full, "train.checkpoint_steps=10", "train.seed=18"), "dpo1")
-        print(f"DPO, whole model, {EPOCHS} epochs of {self.options.pairs} pairs")
-        _table([bare, plain, bucketed, saving])
-        whole = bare.seconds / (plain.reference_seconds + bucketed.seconds)
+        print(f"DPO, {self.options.method}, {EPOCHS} epochs of {self.options.pairs} pairs")
+        _table([bare, kept, shared, bucketed, saving])
+        whole = bare.seconds / (kept.reference_seconds + bucketed.seconds)
         saved = bare.a_step - bucketed.a_step
-        epoch = bucketed.steps / EPOCHS
-        even = plain.reference_seconds / saved / epoch if saved > 0 else math.inf
-        lost = saving.checkpoint_seconds / (saving.seconds - saving.checkpoint_seconds)
-        print(f"  seconds a step, reference kept / reference model      {plain.a_step / bare.a_step:.3f}")
-        print(f"  peak memory of a rank, the same                       {plain.memory_gib / bare.memory_gib:.3f}")
-        print(f"  samples a second, like lengths / random               {plain.a_step / bucketed.a_step:.3f}")
+        epoch = (bucketed.steps + 1) / EPOCHS
+        even = kept.reference_seconds / saved / epoch if saved > 0 else math.inf
+        lost = saving.checkpoint_seconds / saving.seconds
+        print(f"  seconds a step, reference kept / reference model      {kept.a_step / bare.a_step:.3f}")
+        print(f"  the same with each prompt computed once               {shared.a_step / bare.a_step:.3f}")
+        print(f"  peak memory of a rank, the same                       {shared.memory_gib / bare.memory_gib:.3f}")
+        print(f"  samples a second, like lengths / random               {shared.a_step / bucketed.a_step:.3f}")
         print(f"  whole run, TRL's default / llumi with the reference   {whole:.3f}  (breaks even after {even:.2f} epochs)")
         print(f"  time lost to a checkpoint every 10 steps              {lost:.3f}")
+        return 0
+
+    def lengths(self) -> int:
+        """Batches of like length against random ones, on the same pairs, one epoch each."""
+        one_epoch = f"train.dpo1.max_steps={math.ceil(self.options.pairs / (self.options.batch * self.options.workers))}"
+        method = f"train.method={self.options.method}"
+        random = self.ours("as they come", self.config(method, one_epoch, "train.dpo1.length_buckets=false"), "dpo1")
+        alike = self.ours("like lengths", self.config(method, one_epoch), "dpo1")
+        print(f"DPO, {self.options.method}, one epoch of {self.options.pairs} pairs")
+        _table([random, alike])
+        print(f"  samples a second, like lengths / random               {random.a_step / alike.a_step:.3f}")
         return 0
 
     def ours(self, name: str, config: Config, stage: Stage) -> Run:
@@ -163,10 +194,12 @@ class Bench:
         manifest: Manifest = train(config, "gm", stage)
         log = json.loads((self.storage.fetch(manifest.reference) / "training_log.json").read_text())
         last = next(entry for entry in reversed(log) if "train_runtime" in entry)
+        steps = [entry["seconds"] for entry in log if "loss" in entry][1:]
         reference = None if standing else self.storage.find("references/default-gm-by-gm-sft")
         return Run(
-            name, last["train_runtime"], manifest.metrics["steps"], manifest.metrics["memory_gib"], last["train_loss"],
+            name, sum(steps), len(steps), manifest.metrics["memory_gib"], last["train_loss"],
             reference.metrics["seconds"] if reference else 0.0, manifest.metrics["checkpoint_seconds"],
+            manifest.metrics.get("mfu"),
         )  # fmt: skip
 
     def bare(self, name: str, config: Config, stage: Stage) -> Run:
@@ -217,10 +250,10 @@ class Bench:
         }
 
 
-def _random_model(folder: Path) -> Path:
-    """Two million weights behind a tokenizer that is trained on the sample corpus, so that layers take the time."""
+def _random_model(folder: Path, options: argparse.Namespace) -> Path:
+    """Random weights behind a tokenizer of few tokens, trained on the sample corpus, so that layers take the time."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -231,12 +264,14 @@ def _random_model(folder: Path) -> Path:
     tokenizer.train_from_iterator(texts, trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|pad|>")
     fast.chat_template = CHAT_TEMPLATE
-    shape = LlamaConfig(
-        vocab_size=len(fast), hidden_size=192, intermediate_size=512, num_hidden_layers=4, num_attention_heads=3,
-        num_key_value_heads=3, max_position_embeddings=2048, eos_token_id=fast.eos_token_id, pad_token_id=fast.pad_token_id,
-        bos_token_id=None,
+    settings = {"vocab_size": len(fast), "num_key_value_heads": 6} | SHAPES[options.shape]
+    shape = MistralConfig(
+        **settings, sliding_window=None, max_position_embeddings=32768, eos_token_id=fast.eos_token_id,
+        pad_token_id=fast.pad_token_id, bos_token_id=None,
     )  # fmt: skip
-    LlamaForCausalLM(shape).save_pretrained(folder / "model")
+    with torch.device("cuda" if options.gpu else "cpu"):
+        model = MistralForCausalLM._from_config(shape, dtype=torch.bfloat16 if options.gpu else torch.float32)
+    model.save_pretrained(folder / "model")
     fast.save_pretrained(folder / "model")
     return folder / "model"
 
@@ -252,10 +287,10 @@ def _unpacked(folder: Path) -> list[Path]:
 
 
 def _table(runs: Sequence[Run]) -> None:
-    print(f"  {'':24}{'s a step':>10}{'steps':>7}{'GiB a rank':>12}{'mean loss':>11}{'reference s':>13}")
+    print(f"  {'':24}{'s a step':>10}{'steps':>7}{'GiB a rank':>12}{'mean loss':>11}{'reference s':>13}{'MFU':>7}")
     for run in runs:
         figures = f"{run.a_step:>10.3f}{run.steps:>7}{run.memory_gib:>12.2f}{run.loss:>11.4f}{run.reference_seconds:>13.1f}"
-        print(f"  {run.name:24}{figures}")
+        print(f"  {run.name:24}{figures}{'' if run.mfu is None else f'{run.mfu:>7.2f}'}")
 
 
 if __name__ == "__main__":

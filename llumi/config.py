@@ -204,7 +204,8 @@ class DpoStageConfig(StageConfig):
     `loss` is `sigmoid` (DPO), `ipo` (arXiv 2310.12036), `conservative` (cDPO: labels are wrong with probability
     `label_smoothing`), `robust` (arXiv 2403.00409, the unbiased form of it), or `margin` (ODPO, arXiv 2402.10571: the
     pair's weight times `margin_scale` is the offset by which the chosen reply must win). `pairs` names the artifact
-    that is learned from; null is `pairs.name`. `length_buckets` puts pairs of like length into one batch.
+    that is learned from; null is `pairs.name`. `length_buckets` puts pairs of like length into one batch. `share_prompt`
+    computes each prompt once for both of its replies, where the model's family allows it.
     """
 
     learning_rate: float = Field(5e-5, gt=0)
@@ -213,6 +214,7 @@ class DpoStageConfig(StageConfig):
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     margin_scale: float = Field(1.0, gt=0)
     length_buckets: bool = True
+    share_prompt: bool = True
     pairs: str | None = Field(None, pattern=ARTIFACT_NAME)
 
     @model_validator(mode="after")

@@ -51,15 +51,15 @@ class Examples:
     ids: list[str]
     counts: Counts
 
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens of each row: of the whole conversation, for DPO with the longer reply."""
+    def lengths(self, joined: bool = False) -> list[int]:
+        """Tokens of each example: of the whole conversation, for DPO with the longer reply, or with both where `joined`."""
         names = [name for name in ("input_ids", "prompt_ids", "chosen_ids", "rejected_ids") if name in self.rows.schema.names]
         sizes = {name: [len(ids) for ids in self.rows[name].to_pylist()] for name in names}
         if "input_ids" in sizes:
             return sizes["input_ids"]
         parts = zip(sizes["prompt_ids"], sizes["chosen_ids"], sizes["rejected_ids"], strict=True)
-        return [prompt + max(chosen, rejected) for prompt, chosen, rejected in parts]
+        together = sum if joined else max
+        return [prompt + together((chosen, rejected)) for prompt, chosen, rejected in parts]
 
     def first(self, num: int) -> "Examples":
         """At most so many of them."""

@@ -202,6 +202,8 @@ def _notes(config: Config, role: Role, stage: Stage, parent: Manifest | None, st
         yield f"of the examples, those above {train.max_length} tokens meet train.too_long={train.too_long} at the start"
     if not isinstance(section, DpoStageConfig) and section.packing:
         yield "packing puts several examples into one row: there will be fewer steps than this"
+    if isinstance(section, DpoStageConfig) and section.share_prompt:
+        yield "each prompt is computed once for both of its replies: work and hours stay below this where prompts are long"
     if train.peak_tflops is None:
         yield "hours need train.peak_tflops, what one GPU can do (A100 312, H100 SXM 989, bf16)"
 

@@ -111,7 +111,7 @@ def _computed(trainer: Any, asked: Sequence[tuple[Examples, Sequence[int]]]) -> 
     model = prepare_deepspeed(trainer.model, trainer.accelerator)
     found: Logps = {}
     for examples, wanted in asked:
-        lengths = examples.lengths
+        lengths = trainer.row_lengths(examples)
         for places in _shares([lengths[row] for row in wanted], 2 * trainer.args.per_device_eval_batch_size):
             rows = np.asarray(wanted)[places]
             batch = trainer.data_collator(examples.rows.take(rows).to_pylist())

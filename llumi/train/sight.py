@@ -51,9 +51,13 @@ class Sighted(Trainer):  # type: ignore[misc]  # transformers is untyped
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Count what is in the batch, then train on it."""
         self._clock.start()
-        counted = count_batch(inputs)
+        counted = self.count(inputs)
         self._counted = counted if self._counted is None else self._counted + counted
         return super().training_step(model, inputs, *args, **kwargs)
+
+    def count(self, inputs: dict[str, Any]) -> torch.Tensor:
+        """Tokens that the model computes, sequences, and the sum of the squared lengths of a batch, without padding."""
+        return count_batch(inputs)
 
     def compute_loss(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         """TRL's loss, with its figures as this rank has them."""

@@ -4,6 +4,7 @@ Imported by the worker only: it takes seconds to load.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from llumi.train.columns import Examples
 from llumi.train.order import EpochOrder
 from llumi.train.resume import Resume
 from llumi.train.settings import global_batch, lora, quantization, trainer_arguments
+from llumi.train.shared_prompt import Pairs, SharedPrompt, can_share_prompt
 from llumi.train.sight import Sighted, curve_callbacks, peak_flops_here
 from llumi.train.throughput import Clock
 
@@ -48,6 +50,10 @@ class _Ours(Sighted):
         """Examples of one step."""
         return global_batch(self.work.config.train, self.work.stage)
 
+    def row_lengths(self, examples: Examples) -> list[int]:
+        """Tokens that each of them takes in a batch."""
+        return examples.lengths()
+
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
         section = self.work.config.train.stage(self.work.stage)
         by_length = isinstance(section, DpoStageConfig) and section.length_buckets
@@ -56,7 +62,7 @@ class _Ours(Sighted):
             self.batch_of_all_ranks,
             self.work.config.train.seed,
             epoch=lambda: int(self.state.epoch or 0),
-            lengths=self.examples.lengths if by_length else None,
+            lengths=self.row_lengths(self.examples) if by_length else None,
         )
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -121,7 +127,7 @@ class _TokenSFTTrainer(_Ours, SFTTrainer):  # type: ignore[misc]  # trl is untyp
 
 
 class _TokenDPOTrainer(_Ours, DPOTrainer):  # type: ignore[misc]  # trl is untyped
-    """DPO on columns that are tokens already, with the reference's log-probabilities among them.
+    """DPO on columns that are tokens already, with the reference's log-probabilities among them, each prompt computed once.
 
     TRL would insist on making tokens from text, and on a cache of its own for the log-probabilities, which fails where
     rows are in memory and ranks are several.
@@ -134,6 +140,32 @@ class _TokenDPOTrainer(_Ours, DPOTrainer):  # type: ignore[misc]  # trl is untyp
 
     def _precompute_ref_logps(self, dataset: datasets.Dataset, *_: Any) -> datasets.Dataset:
         return dataset
+
+    @functools.cached_property
+    def shares_prompt(self) -> bool:
+        """Whether chosen and rejected reply lie behind one prompt, in one row."""
+        train = self.work.config.train
+        section = train.stage(self.work.stage)
+        assert isinstance(section, DpoStageConfig)  # noqa: S101  (of DPO, always)
+        return section.share_prompt and can_share_prompt(self.model, train.max_length)
+
+    def row_lengths(self, examples: Examples) -> list[int]:
+        return examples.lengths(joined=self.shares_prompt)
+
+    def count(self, inputs: dict[str, Any]) -> torch.Tensor:
+        if not self.shares_prompt:
+            return super().count(inputs)
+        pairs = Pairs.of(inputs["attention_mask"], inputs["completion_mask"])
+        return torch.stack([pairs.tokens.sum(), torch.tensor(2 * len(pairs.tokens)), pairs.squares.sum()])
+
+    def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
+        return super().compute_ref_log_probs(self._with_shared_prompt(model), inputs)
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+        return super()._compute_loss(self._with_shared_prompt(model), inputs, return_outputs)
+
+    def _with_shared_prompt(self, model: Any) -> Any:
+        return SharedPrompt(model) if self.shares_prompt else model
 
 
 @dataclasses.dataclass(frozen=True)

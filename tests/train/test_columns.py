@@ -62,7 +62,7 @@ def test_an_example_at_the_limit_stays_and_one_above_it_is_counted_out(tokenizer
         else len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
         for row in examples.rows.to_pylist()
     )
-    assert sorted(examples.lengths) == lengths
+    assert sorted(examples.lengths()) == lengths
     assert lengths[-2] < lengths[-1]
     assert encode(files, objective, tokenizer, lengths[-1]).counts == Counts(4, 0, 4)
     assert encode(files, objective, tokenizer, lengths[-1] - 1).counts == Counts(4, 1, 3)
@@ -74,10 +74,10 @@ def test_a_cut_takes_the_middle_of_the_prompt_and_nothing_of_a_reply(tokenizer: 
     rows, schema = (sft_rows(4), SFT_SCHEMA) if objective == "sft" else (dpo_rows(4), DPO_SCHEMA)
     files = written(tmp_path, rows, schema)
     whole = encode(files, objective, tokenizer, 1024)
-    limit = sorted(whole.lengths)[0] - 5
+    limit = sorted(whole.lengths())[0] - 5
     cut = encode(files, objective, tokenizer, limit, "truncate")
     assert cut.counts == Counts(4, 0, 4, truncated=4)
-    assert cut.lengths == [limit] * 4
+    assert cut.lengths() == [limit] * 4
     for before, after in zip(whole.rows.to_pylist(), cut.rows.to_pylist(), strict=True):
         if objective == "sft":
             num = before["labels"].count(IGNORED)

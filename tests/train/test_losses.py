@@ -67,6 +67,8 @@ def loss_and_logps(loss: Any, tiny_model: Path, folder: Path) -> tuple[float, np
         clock=Clock(),
         peak_flops=None,
     )
+    trainer.work = replace(ASSIGNMENT, stage="dpo1")
+    assert trainer.shares_prompt
     trainer.model.eval()
     batch = trainer.data_collator(list(trainer.train_dataset))
     with torch.no_grad():

@@ -6,14 +6,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
-from llumi.config import Config, load_config
+from llumi.config import Config, TrainConfig, load_config
 from llumi.prompts import answer, gm_prompt
 from llumi.records import DPO_SCHEMA
 from llumi.storage import Manifest, Storage, parquet
 from llumi.train.run import train
+from llumi.train.settings import quantization
 from tests.train.conftest import POSTS, MakePairs, dpo_rows, with_sft
-from tests.train.test_run import log_of, losses
+from tests.train.test_run import log_of, losses, weights
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
@@ -93,6 +96,32 @@ def test_the_reference_is_asked_once_and_used_by_every_later_run(told_kinder: tu
     curve = losses(storage, train(later, "gm", "dpo1"))
     assert curve[1] == pytest.approx(math.log(1 + math.exp(-0.2 * 10)), abs=1e-3)
     assert storage.manifest(reference.reference) == reference
+
+
+def test_a_parent_in_four_bits_learns_through_adapters(tiny_model: Path, make_pairs: MakePairs, tmp_path: Path) -> None:
+    config = settings(
+        tmp_path,
+        tiny_model,
+        "train.method=qlora",
+        "train.num_workers=1",
+        "train.sft.learning_rate=5e-3",
+        "train.sft.max_steps=12",
+    )
+    make_pairs(config.storage)
+    manifest = train(config, "gm", "sft")
+    storage = Storage.open(config.storage)
+    curve = losses(storage, manifest)
+    assert curve[12] < curve[1] - 0.05
+    before, after = weights(storage, "base"), weights(storage, "gm-sft")
+    changed = {name for name, tensor in before.items() if not torch.equal(after[name], tensor)}
+    assert changed == {name for name in before if "_proj." in name}
+
+
+def test_qlora_holds_the_layers_of_the_parent_in_four_bits(tiny_model: Path) -> None:
+    held = AutoModelForCausalLM.from_pretrained(tiny_model, quantization_config=quantization(TrainConfig(method="qlora")))
+    layers = {name: type(layer).__name__ for name, layer in held.named_modules() if name.endswith("_proj")}
+    assert layers
+    assert set(layers.values()) == {"Linear4bit"}
 
 
 def test_the_best_checkpoint_is_published_where_later_steps_lose(

@@ -196,6 +196,7 @@ def test_full_dpo_under_zero_3_on_s3(
     config = settings(
         s3_storage.uri, tiny_model, f"storage.endpoint_url={s3_storage.endpoint_url}", "train.method=full",
         "train.zero_stage=3", "train.checkpoint_steps=1", "train.checkpoints_kept=1",
+        "train.dpo1.share_prompt=false",
     )  # fmt: skip
     make_pairs(config.storage)
     storage = Storage.open(config.storage)
