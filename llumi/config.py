@@ -352,12 +352,19 @@ class GenerateConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """The comparison of human replies and models, paired by post, and the report that shows it."""
+    """The comparison of human replies and models, paired by post, and the report that shows it.
+
+    Replies are of like length where the longer has at most `length_ratio` times the words of the shorter. `equivalence`
+    gives measures a margin in their own unit, declared before the figures are seen: within it, a mean difference does not
+    matter. A margin in standard deviations would be an estimate from the same replies, and move with them.
+    """
 
     name: str = Field("default", pattern=ARTIFACT_NAME)
     num_bootstrap: int = Field(2000, ge=100)
     confidence: float = Field(0.95, gt=0.5, lt=1)
     seed: int = Field(17, ge=0)
+    length_ratio: float = Field(1.25, gt=1)
+    equivalence: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
 
 
 class RoleConfig(Section):

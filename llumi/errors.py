@@ -6,6 +6,7 @@
     |-- ArtifactError    an artifact is missing, incomplete or of the wrong kind
     |-- CorpusError      dumps that cannot be read as what they claim to be
     |-- PairsError       a file of pairs that is none, or rules that leave nothing
+    |-- RatingsError     ratings that contradict themselves
     |-- ModelError       a folder that is no model, or a model in the wrong place of the lineage
     |-- TrainError       a run that failed on its workers
     |-- EngineError      an engine that cannot answer a request
@@ -40,6 +41,10 @@ class CorpusError(LlumiError):
 
 class PairsError(LlumiError):
     """A file of pairs is not what it should be, or the rules for pairs leave nothing to train on."""
+
+
+class RatingsError(LlumiError):
+    """Ratings are not what they should be: a score off the scale, two first scores, an arm against itself."""
 
 
 class ModelError(LlumiError):

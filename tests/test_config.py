@@ -40,6 +40,7 @@ def test_an_override_replaces_one_value_and_keeps_the_defaults_beside_it() -> No
         ("pairs.paper.chosen_top=0.9", "pairs.paper: chosen_top 0.9 and rejected_bottom 0.15 overlap"),
         ("train.sft.max_steps=0", "train.sft: max_steps 0 trains nothing; give a positive number, or -1 for whole epochs"),
         ("serve.gm.min_replicas=3", "serve.gm: min_replicas 3 is above max_replicas 1"),
+        ("evaluate.equivalence.words=0", "evaluate.equivalence.words: 0 is not right; it should be greater than 0"),
         ("pairs", "--set pairs: not of the form a.b=value"),
         ("storage.uri.deep=1", "storage.uri: {'deep': 1} is not right; it should be a valid string"),
     ],

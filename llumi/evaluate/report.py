@@ -83,6 +83,7 @@ def _section(evaluation: Evaluation, section: Section) -> str:
 <div class="plots">{"".join(_distributions(evaluation, section))}</div>
 <h3>The figures</h3>
 {_results(evaluation, section)}
+{_equivalence(evaluation, section)}
 </section>"""
 
 
@@ -154,29 +155,75 @@ def _distributions(evaluation: Evaluation, section: Section) -> Iterable[str]:
 
 
 def _results(evaluation: Evaluation, section: Section) -> str:
-    heads = ("Measure and arm", "Mean (SD)", f"Difference [{_percent(evaluation.config)} interval]", "d", "p")
+    interval = f"[{_percent(evaluation.config)} interval]"
+    heads = ("Measure and arm", "Mean (SD)", f"Difference {interval}", "d", "p", f"At like length {interval}")
     groups = [_result_group(section, measure, _rows(evaluation, section, measure)) for measure in measures_of(section.role)]
-    caption = "d is Cohen’s d for paired data; p is corrected for all the comparisons of this table (Holm)."
+    caption = (
+        "d is Cohen’s d for paired data; p is corrected for all the comparisons of this table (Holm). At like length is the "
+        f"difference over the n posts whose longer reply has at most {evaluation.config.length_ratio:g} times the words of "
+        "the shorter; its row of words is what difference in length is left."
+    )
     return _table("results", caption, heads, "".join(groups))
 
 
 def _result_group(section: Section, measure: Measure, rows: Sequence[dict[str, Any]]) -> str:
-    colours = _colours(section)
     lines = []
     for row in rows:
         mean = f"{_number(row['mean'], measure.digits)} <span class='quiet'>({_number(row['sd'], measure.digits)})</span>"
-        head = f"<th scope='row'>{_swatch(colours[row['arm']])}{escape(_spoken(row['arm']))}</th><td>{mean}</td>"
+        head = f"{_arm_head(section, row['arm'])}<td>{mean}</td>"
         if row["arm"] == row["reference"]:
-            lines.append(f"<tr>{head}<td colspan='3' class='quiet'>reference</td></tr>")
+            lines.append(f"<tr>{head}<td colspan='4' class='quiet'>reference</td></tr>")
             continue
-        low, high = (_number(row[key], measure.digits, signed=True) for key in ("low", "high"))
         lines.append(
-            f"<tr>{head}<td>{_number(row['difference'], measure.digits, signed=True)} "
-            f"<span class='quiet'>[{low}, {high}]</span></td>"
-            f"<td>{_number(row['effect_size'], 2, signed=True)}</td><td>{_p_value(row['p_holm'])}</td></tr>"
+            f"<tr>{head}<td>{_interval(row, measure)}</td>"
+            f"<td>{_number(row['effect_size'], 2, signed=True)}</td><td>{_p_value(row['p_holm'])}</td>"
+            f"<td>{_interval(row, measure, 'matched_')} <span class='quiet'>n = {row['matched_n']:,}</span></td></tr>"
         )
+    return _group(measure, rows, 6, lines)
+
+
+def _equivalence(evaluation: Evaluation, section: Section) -> str:
+    """The table of declared margins; nothing where none was declared for a measure of this section."""
+    groups = []
+    for measure in measures_of(section.role):
+        rows = _rows(evaluation, section, measure)
+        lines = [
+            f"<tr>{_arm_head(section, row['arm'])}<td>±{row['margin']:g}</td>"
+            f"<td>{_number(row['difference'], measure.digits, signed=True)}</td><td>{_p_value(row['p_equivalence_holm'])}</td>"
+            f"<td>{_within(row['p_equivalence_holm'], evaluation.config)}</td></tr>"
+            for row in rows[1:]
+            if row["margin"] is not None
+        ]
+        if lines:
+            groups.append(_group(measure, rows, 5, lines))
+    if not groups:
+        return ""
+    caption = "p of two one-sided paired t tests, corrected for all the rows of this table (Holm)."
+    table = _table("results", caption, ("Measure and arm", "Margin", "Difference", "p", "Within the margin"), "".join(groups))
+    return f"""<h3>Equal for practical purposes</h3>
+<p>For these measures a margin was declared within which a mean difference does not matter. “Not shown” is not “different”:
+the posts may be too few.</p>
+{table}"""
+
+
+def _within(p_value: float | None, config: EvaluateConfig) -> str:
+    return "–" if p_value is None else "shown" if p_value < 1 - config.confidence else "not shown"
+
+
+def _group(measure: Measure, rows: Sequence[dict[str, Any]], num_columns: int, lines: Sequence[str]) -> str:
+    """The rows of one measure under its heading."""
     heading = f"{measure.label} <span class='quiet'>n = {rows[0]['n']:,}</span>"
-    return f"<tbody><tr class='group'><th colspan='5' scope='colgroup'>{heading}</th></tr>{''.join(lines)}</tbody>"
+    return f"<tbody><tr class='group'><th colspan='{num_columns}' scope='colgroup'>{heading}</th></tr>{''.join(lines)}</tbody>"
+
+
+def _arm_head(section: Section, arm: str) -> str:
+    return f"<th scope='row'>{_swatch(_colours(section)[arm])}{escape(_spoken(arm))}</th>"
+
+
+def _interval(row: dict[str, Any], measure: Measure, prefix: str = "") -> str:
+    """A difference and its interval, of the columns that begin with `prefix`."""
+    difference, low, high = (_number(row[prefix + key], measure.digits, signed=True) for key in ("difference", "low", "high"))
+    return f"{difference} <span class='quiet'>[{low}, {high}]</span>"
 
 
 def _definition(measure: Measure) -> str:

@@ -15,6 +15,7 @@ from llumi.config import Config
 from llumi.embedding import Embedder
 from llumi.errors import ModelError
 from llumi.evaluate.arms import Replies, find_generations, read_replies
+from llumi.evaluate.equivalence import check_margins
 from llumi.evaluate.language import measure_language
 from llumi.evaluate.measures import MEASURES
 from llumi.evaluate.report import Evaluation, render_report
@@ -34,8 +35,9 @@ def evaluate(config: Config, generations: Sequence[str] = (), progress: Progress
     """Publish `evaluations/<config.evaluate.name>`: `report.html`, `measures.parquet`, `summary.parquet`, `summary.csv`.
 
     `generations` are names under `generations/`; an empty list takes all that were made from `pairs/<config.pairs.name>`.
-    Needs a connected Ray cluster. Raises ArtifactError where nothing can be compared.
+    Needs a connected Ray cluster. Raises ArtifactError where nothing can be compared, ConfigError for a margin of no measure.
     """
+    check_margins(config.evaluate)
     storage = Storage.open(config.storage)
     chosen = find_generations(config, storage, generations)
     replies = read_replies(config, storage, chosen)

@@ -43,8 +43,7 @@ def compare_arms(
     The arrays are aligned: entry i is post i, NaN where the arm has no value. Only posts with a value in every arm count.
     """
     arms = list(values)
-    matrix = np.column_stack([values[arm] for arm in arms])
-    paired = matrix[np.isfinite(matrix).all(axis=1)]
+    paired = np.column_stack([values[arm] for arm in arms])[paired_posts(values)]
     differences = paired - paired[:, [arms.index(reference)]]
     compared = np.column_stack(
         [
@@ -59,6 +58,11 @@ def compare_arms(
     return [Comparison(arm, len(paired), *map(float, row)) for arm, row in zip(arms, rows, strict=True)]
 
 
+def paired_posts(values: Mapping[str, FloatArray]) -> npt.NDArray[np.bool_]:
+    """Which posts have a value in every arm."""
+    return np.asarray(np.isfinite(np.column_stack(list(values.values()))).all(axis=1))
+
+
 def bootstrap_intervals(differences: FloatArray, num_bootstrap: int, confidence: float, seed: int) -> FloatArray:
     """Percentile intervals of the mean differences, shape (arms, 2); NaN below two posts.
 
@@ -67,16 +71,31 @@ def bootstrap_intervals(differences: FloatArray, num_bootstrap: int, confidence:
     num_posts, num_arms = differences.shape
     if num_posts < 2:
         return np.full((num_arms, 2), np.nan)
+    means = resampled_sums(differences, num_bootstrap, seed) / num_posts
+    return percentile_intervals(means, confidence)
+
+
+def resampled_sums(contributions: FloatArray, num_bootstrap: int, seed: int) -> FloatArray:
+    """What the units of each bootstrap resample add up to, shape (resamples, columns).
+
+    `contributions` has shape (units, columns): any figure that depends on the units through sums can be resampled so.
+    """
+    num_units = len(contributions)
     generator = np.random.default_rng([seed, 0])
-    means = []
-    for size in _chunks(num_bootstrap, num_posts):
-        drawn = generator.integers(0, num_posts, size=(size, num_posts))
-        # How often each post was drawn, in every resample: all arms then share one matrix product.
-        cells = (drawn + np.arange(size)[:, None] * num_posts).ravel()
-        num_drawn = np.bincount(cells, minlength=size * num_posts).reshape(size, num_posts)
-        means.append(num_drawn @ differences / num_posts)
+    sums = []
+    for size in _chunks(num_bootstrap, num_units):
+        drawn = generator.integers(0, num_units, size=(size, num_units))
+        # How often each unit was drawn, in every resample: all columns then share one matrix product.
+        cells = (drawn + np.arange(size)[:, None] * num_units).ravel()
+        num_drawn = np.bincount(cells, minlength=size * num_units).reshape(size, num_units)
+        sums.append(num_drawn @ contributions)
+    return np.concatenate(sums)
+
+
+def percentile_intervals(resampled: FloatArray, confidence: float) -> FloatArray:
+    """The middle `confidence` of each column of `resampled`, shape (columns, 2); NaN entries take no part."""
     tail = (1 - confidence) / 2
-    return np.asarray(np.quantile(np.concatenate(means), [tail, 1 - tail], axis=0).T)
+    return np.asarray(np.nanquantile(resampled, [tail, 1 - tail], axis=0).T)
 
 
 def sign_flip_p_values(differences: FloatArray, num_flips: int, seed: int) -> FloatArray:
@@ -103,10 +122,14 @@ def effect_sizes(differences: FloatArray) -> FloatArray:
 
     NaN below two posts, or where an arm's differences are all the same.
     """
+    return np.asarray(_means(differences) / spreads(differences))
+
+
+def spreads(differences: FloatArray) -> FloatArray:
+    """Sample standard deviations of the columns; NaN below two rows, or where a column's entries are all the same."""
     sds = _sds(differences)
-    # Equal differences leave a spread of rounding errors, which would pass for a huge effect.
-    varies = sds > 1e-12 * np.abs(differences).max(axis=0, initial=0)
-    return np.where(varies, _means(differences) / np.where(varies, sds, 1), np.nan)
+    # Equal differences leave a spread of rounding errors, which would pass for a huge effect, or for certainty.
+    return np.where(sds > 1e-12 * np.abs(differences).max(axis=0, initial=0), sds, np.nan)
 
 
 def holm(p_values: FloatArray) -> FloatArray:

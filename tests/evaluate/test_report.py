@@ -130,3 +130,32 @@ def test_one_post_gives_a_report_without_intervals(config: Config, generated: St
 
 def test_the_same_evaluation_gives_the_same_bytes(evaluation: Evaluation) -> None:
     assert render_report(evaluation) == render_report(evaluation)
+
+
+def test_declared_margins_have_a_table_of_their_own(evaluation: Evaluation) -> None:
+    assert "Equal for practical purposes" not in render_report(evaluation)
+    declared = evaluation.config.model_copy(update={"equivalence": {"words": 500.0, "mattr": 1e-9}})
+    summary = summarise(evaluation.measures, evaluation.replies.sections, declared)
+    said = " ".join(" ".join(Page(render_report(replace(evaluation, config=declared, summary=summary))).text).split())
+    assert "±500" in said
+    assert "±1e-09" in said
+    assert " shown " in said
+    assert " not shown " in said
+    tested = summary.filter(pl.col("p_equivalence").is_not_null())
+    assert set(tested["measure"]) == {"words", "mattr"}
+    assert (tested["p_equivalence_holm"] >= tested["p_equivalence"]).all()
+    assert summary.filter(measure="sentences")["margin"].null_count() == summary.filter(measure="sentences").height
+
+
+def test_differences_at_like_length_stand_beside_the_raw_ones(evaluation: Evaluation) -> None:
+    html = render_report(evaluation)
+    assert "at most 1.25 times the words of the shorter" in html
+    row = evaluation.summary.filter(role="gm", measure="words", arm="gm-dpo1").to_dicts()[0]
+    words = evaluation.measures.filter(role="gm").pivot("arm", index="post_id", values="words")
+    of_like_length = words.filter(
+        pl.max_horizontal("human-reply", "gm-dpo1") <= 1.25 * pl.min_horizontal("human-reply", "gm-dpo1")
+    )
+    assert 0 < row["matched_n"] == of_like_length.height < row["n"]
+    assert row["matched_difference"] == (of_like_length["gm-dpo1"] - of_like_length["human-reply"]).mean()
+    assert f"n = {row['matched_n']}</span></td>" in html
+    assert evaluation.summary.filter(arm="human-reply", role="gm")["matched_n"].null_count() == len(measures_of("gm"))

@@ -6,9 +6,10 @@ import polars as pl
 import pytest
 
 from llumi.config import Config, StorageConfig
-from llumi.errors import ArtifactError, ModelError
+from llumi.errors import ArtifactError, ConfigError, ModelError
 from llumi.evaluate.arms import find_generations, read_replies
 from llumi.evaluate.run import ReplyMeasurer, evaluate, evaluate_fingerprint, figures_of
+from llumi.pipeline import pipeline
 from llumi.storage import Storage
 from tests.evaluate.conftest import NUM_POSTS, write_generated
 
@@ -84,6 +85,14 @@ def test_an_evaluation_that_cannot_be_leaves_the_last_one(config: Config, genera
     with pytest.raises(ArtifactError, match="no such artifact"):
         evaluate(config, ["gm-base", "gm-nowhere"])
     assert generated.find("evaluations/default") == standing
+
+
+def test_a_margin_of_no_measure_is_refused_before_anything_runs(config: Config) -> None:
+    """No cluster, no artifact: neither the job nor the whole line gets as far as asking for them."""
+    wrong = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"equivalence": {"wrods": 5.0}})})
+    for run in (lambda: evaluate(wrong), lambda: next(pipeline(wrong))):
+        with pytest.raises(ConfigError, match=r"evaluate\.equivalence\.wrods: no such measure; there are words"):
+            run()
 
 
 def test_a_node_without_the_embedding_model_says_so(
