@@ -356,7 +356,8 @@ class EvaluateConfig(Section):
 
     Replies are of like length where the longer has at most `length_ratio` times the words of the shorter. `equivalence`
     gives measures a margin in their own unit, declared before the figures are seen: within it, a mean difference does not
-    matter. A margin in standard deviations would be an estimate from the same replies, and move with them.
+    matter. A margin in standard deviations would be an estimate from the same replies, and move with them. A reply repeats
+    training text from `memorised_words` words in a row; `show_refused` replies of each arm and safety rule are shown as text.
     """
 
     name: str = Field("default", pattern=ARTIFACT_NAME)
@@ -364,6 +365,8 @@ class EvaluateConfig(Section):
     confidence: float = Field(0.95, gt=0.5, lt=1)
     seed: int = Field(17, ge=0)
     length_ratio: float = Field(1.25, gt=1)
+    memorised_words: int = Field(12, ge=4)
+    show_refused: int = Field(0, ge=0)
     equivalence: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
 
 

@@ -49,6 +49,7 @@ FLOORS = {
     "llumi.generate.answer": 2,
     "llumi.generate.run": 2,
     "llumi.evaluate.run": 2,
+    "llumi.evaluate.safety": 2,
     "llumi.serve.api": 2,
     "llumi.serve.replica": 2,
     "llumi.serve.router": 2,

@@ -1,6 +1,7 @@
 """The report: one HTML file with its styles and plots inside, readable without a network, a script or a large screen.
 
-It holds figures, names of artifacts and definitions; no text of a post, a draft or a reply.
+It holds figures, names of artifacts and definitions; no text of a post, a draft or a reply, unless refused replies are
+asked for.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,8 +15,10 @@ import polars as pl
 
 from llumi.config import EvaluateConfig
 from llumi.evaluate.arms import Arm, Replies, Section
+from llumi.evaluate.markup import number, p_value, spoken, swatch, table
 from llumi.evaluate.measures import Measure, measures_of
 from llumi.evaluate.plots import Difference, arm_colours, distribution_plot, forest_plot
+from llumi.evaluate.report_safety import safety_part
 from llumi.evaluate.summary import values_by_arm
 from llumi.prompts import Role
 
@@ -30,6 +33,12 @@ _INTROS: dict[Role, str] = {
 }
 
 
+_HOLDS_NO_TEXT = "Neither they nor this page hold text of a post, a draft or a reply."
+_SHOWS_TEXT = (
+    "They hold no text; this page shows replies that the safety rules refuse, as asked: keep it where the corpus is kept."
+)
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """All that a report tells."""
@@ -39,6 +48,8 @@ class Evaluation:
     replies: Replies
     measures: pl.DataFrame
     summary: pl.DataFrame
+    judged: pl.DataFrame
+    refused: pl.DataFrame
 
 
 def render_report(evaluation: Evaluation) -> str:
@@ -54,6 +65,7 @@ def render_report(evaluation: Evaluation) -> str:
         confidence=_percent(evaluation.config),
         num_bootstrap=f"{evaluation.config.num_bootstrap:,}",
         seed=evaluation.config.seed,
+        text=_SHOWS_TEXT if evaluation.config.show_refused else _HOLDS_NO_TEXT,
     )
 
 
@@ -84,6 +96,7 @@ def _section(evaluation: Evaluation, section: Section) -> str:
 <h3>The figures</h3>
 {_results(evaluation, section)}
 {_equivalence(evaluation, section)}
+{_safety(evaluation, section)}
 </section>"""
 
 
@@ -100,12 +113,12 @@ def _note(num_posts: int, percent: str) -> str:
 def _compared(section: Section) -> str:
     colours = _colours(section)
     rows = "".join(
-        f"<tr><th scope='row'>{_swatch(colours[arm.name])}{escape(_spoken(arm.name))}</th><td>{_lineage(arm)}</td>"
+        f"<tr><th scope='row'>{swatch(colours[arm.name])}{escape(spoken(arm.name))}</th><td>{_lineage(arm)}</td>"
         f"<td>{arm.num_rows:,}</td><td>{arm.num_failed:,}</td><td>{arm.num_empty:,}</td><td>{arm.num_cut:,}</td></tr>"
         for arm in section.arms
     )
     caption = "Replies asked for, not given, without text, and cut at the token limit."
-    return _table("compared", caption, ("Arm", "From", "Asked", "Failed", "Empty", "Cut"), f"<tbody>{rows}</tbody>")
+    return table("compared", caption, ("Arm", "From", "Asked", "Failed", "Empty", "Cut"), f"<tbody>{rows}</tbody>")
 
 
 def _lineage(arm: Arm) -> str:
@@ -120,16 +133,16 @@ def _overview(evaluation: Evaluation, section: Section) -> str:
         sd = rows[0]["sd"]
         if sd:
             groups[measure.label] = [
-                Difference(_spoken(row["arm"]), *(_scaled(row[key], sd) for key in ("difference", "low", "high")))
+                Difference(spoken(row["arm"]), *(_scaled(row[key], sd) for key in ("difference", "low", "high")))
                 for row in rows[1:]
                 if row["difference"] is not None
             ]
     if not groups:
         return ""
-    reference = _spoken(section.arms[0].name)
+    reference = spoken(section.arms[0].name)
     title = f"{section.role.upper()}: differences to the {reference}"
     described = f"Mean differences with {_percent(evaluation.config)} intervals; the table below holds the same figures."
-    colours = {_spoken(arm): colour for arm, colour in _colours(section).items()}
+    colours = {spoken(arm): colour for arm, colour in _colours(section).items()}
     plot = forest_plot(groups, colours, f"{section.role}-forest", title, described)
     return f"""<h3>At a glance</h3>
 <p>How far each arm lies from the {reference}, on average over posts, in standard deviations of the {reference}. Where the line
@@ -144,11 +157,11 @@ def _draft_scale(section: Section) -> str:
 
 
 def _distributions(evaluation: Evaluation, section: Section) -> Iterable[str]:
-    colours = {_spoken(arm): colour for arm, colour in _colours(section).items()}
+    colours = {spoken(arm): colour for arm, colour in _colours(section).items()}
     for measure in measures_of(section.role):
-        values = {_spoken(arm): numbers for arm, numbers in values_by_arm(evaluation.measures, section, measure).items()}
+        values = {spoken(arm): numbers for arm, numbers in values_by_arm(evaluation.measures, section, measure).items()}
         rows = _rows(evaluation, section, measure)
-        means = "; ".join(f"{_spoken(row['arm'])} {_number(row['mean'], measure.digits)}" for row in rows)
+        means = "; ".join(f"{spoken(row['arm'])} {number(row['mean'], measure.digits)}" for row in rows)
         title = f"{section.role.upper()}: {measure.label.lower()} by arm"
         plot = distribution_plot(values, colours, f"{section.role}-{measure.column}", title, f"Means: {means}.")
         yield f"<figure><figcaption>{measure.label}</figcaption>{plot}</figure>"
@@ -163,20 +176,20 @@ def _results(evaluation: Evaluation, section: Section) -> str:
         f"difference over the n posts whose longer reply has at most {evaluation.config.length_ratio:g} times the words of "
         "the shorter; its row of words is what difference in length is left."
     )
-    return _table("results", caption, heads, "".join(groups))
+    return table("results", caption, heads, "".join(groups))
 
 
 def _result_group(section: Section, measure: Measure, rows: Sequence[dict[str, Any]]) -> str:
     lines = []
     for row in rows:
-        mean = f"{_number(row['mean'], measure.digits)} <span class='quiet'>({_number(row['sd'], measure.digits)})</span>"
+        mean = f"{number(row['mean'], measure.digits)} <span class='quiet'>({number(row['sd'], measure.digits)})</span>"
         head = f"{_arm_head(section, row['arm'])}<td>{mean}</td>"
         if row["arm"] == row["reference"]:
             lines.append(f"<tr>{head}<td colspan='4' class='quiet'>reference</td></tr>")
             continue
         lines.append(
             f"<tr>{head}<td>{_interval(row, measure)}</td>"
-            f"<td>{_number(row['effect_size'], 2, signed=True)}</td><td>{_p_value(row['p_holm'])}</td>"
+            f"<td>{number(row['effect_size'], 2, signed=True)}</td><td>{p_value(row['p_holm'])}</td>"
             f"<td>{_interval(row, measure, 'matched_')} <span class='quiet'>n = {row['matched_n']:,}</span></td></tr>"
         )
     return _group(measure, rows, 6, lines)
@@ -189,7 +202,7 @@ def _equivalence(evaluation: Evaluation, section: Section) -> str:
         rows = _rows(evaluation, section, measure)
         lines = [
             f"<tr>{_arm_head(section, row['arm'])}<td>±{row['margin']:g}</td>"
-            f"<td>{_number(row['difference'], measure.digits, signed=True)}</td><td>{_p_value(row['p_equivalence_holm'])}</td>"
+            f"<td>{number(row['difference'], measure.digits, signed=True)}</td><td>{p_value(row['p_equivalence_holm'])}</td>"
             f"<td>{_within(row['p_equivalence_holm'], evaluation.config)}</td></tr>"
             for row in rows[1:]
             if row["margin"] is not None
@@ -199,15 +212,15 @@ def _equivalence(evaluation: Evaluation, section: Section) -> str:
     if not groups:
         return ""
     caption = "p of two one-sided paired t tests, corrected for all the rows of this table (Holm)."
-    table = _table("results", caption, ("Measure and arm", "Margin", "Difference", "p", "Within the margin"), "".join(groups))
+    margins = table("results", caption, ("Measure and arm", "Margin", "Difference", "p", "Within the margin"), "".join(groups))
     return f"""<h3>Equal for practical purposes</h3>
 <p>For these measures a margin was declared within which a mean difference does not matter. “Not shown” is not “different”:
 the posts may be too few.</p>
-{table}"""
+{margins}"""
 
 
-def _within(p_value: float | None, config: EvaluateConfig) -> str:
-    return "–" if p_value is None else "shown" if p_value < 1 - config.confidence else "not shown"
+def _within(p: float | None, config: EvaluateConfig) -> str:
+    return "–" if p is None else "shown" if p < 1 - config.confidence else "not shown"
 
 
 def _group(measure: Measure, rows: Sequence[dict[str, Any]], num_columns: int, lines: Sequence[str]) -> str:
@@ -217,13 +230,24 @@ def _group(measure: Measure, rows: Sequence[dict[str, Any]], num_columns: int, l
 
 
 def _arm_head(section: Section, arm: str) -> str:
-    return f"<th scope='row'>{_swatch(_colours(section)[arm])}{escape(_spoken(arm))}</th>"
+    return f"<th scope='row'>{swatch(_colours(section)[arm])}{escape(spoken(arm))}</th>"
 
 
 def _interval(row: dict[str, Any], measure: Measure, prefix: str = "") -> str:
     """A difference and its interval, of the columns that begin with `prefix`."""
-    difference, low, high = (_number(row[prefix + key], measure.digits, signed=True) for key in ("difference", "low", "high"))
+    difference, low, high = (number(row[prefix + key], measure.digits, signed=True) for key in ("difference", "low", "high"))
     return f"{difference} <span class='quiet'>[{low}, {high}]</span>"
+
+
+def _safety(evaluation: Evaluation, section: Section) -> str:
+    of_role = pl.col("role") == section.role
+    return safety_part(
+        evaluation.refused.filter(of_role),
+        evaluation.judged.filter(of_role),
+        _colours(section),
+        confidence=evaluation.config.confidence,
+        num_shown=evaluation.config.show_refused,
+    )
 
 
 def _definition(measure: Measure) -> str:
@@ -242,38 +266,8 @@ def _colours(section: Section) -> dict[str, str]:
     return arm_colours([arm.name for arm in section.arms if arm.is_human], section.model_arms)
 
 
-def _table(kind: str, caption: str, heads: Sequence[str], bodies: str) -> str:
-    """A table in a frame that scrolls sideways, by keyboard too, where the screen is narrower."""
-    head = "".join(f"<th scope='col'>{label}</th>" for label in heads)
-    return (
-        f"<div class='scroll' tabindex='0' role='region' aria-label='{escape(caption)}'><table class='{kind}'>"
-        f"<caption>{caption}</caption><thead><tr>{head}</tr></thead>{bodies}</table></div>"
-    )
-
-
-def _swatch(colour: str) -> str:
-    return f"<i class='swatch' style='background: var(--{colour})'></i>"
-
-
-def _spoken(arm: str) -> str:
-    """The arm as a reader says it: "human reply"; the name of a generation stays what it is."""
-    return arm.replace("-", " ") if arm.startswith("human-") else arm
-
-
 def _scaled(value: float | None, unit: float) -> float:
     return float("nan") if value is None else value / unit
-
-
-def _number(value: float | None, digits: int, signed: bool = False) -> str:
-    if value is None:
-        return "–"
-    return f"{value:{'+' if signed else '-'}z,.{digits}f}".replace("-", "−")
-
-
-def _p_value(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _percent(config: EvaluateConfig) -> str:

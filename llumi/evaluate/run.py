@@ -19,8 +19,10 @@ from llumi.evaluate.equivalence import check_margins
 from llumi.evaluate.language import measure_language
 from llumi.evaluate.measures import MEASURES
 from llumi.evaluate.report import Evaluation, render_report
+from llumi.evaluate.safety import count_refused, judge_replies, learned_pairs, repeat_training_text, safety_metrics
 from llumi.evaluate.summary import metrics_of, summarise
 from llumi.progress import Progress, silent
+from llumi.safety.rules import SafetyRules
 from llumi.storage import Draft, FileEntry, Input, Manifest, Storage, fingerprint
 
 BLOCK_ROWS = 512
@@ -32,7 +34,7 @@ ERROR = "error"
 
 
 def evaluate(config: Config, generations: Sequence[str] = (), progress: Progress = silent) -> Manifest:
-    """Publish `evaluations/<config.evaluate.name>`: `report.html`, `measures.parquet`, `summary.parquet`, `summary.csv`.
+    """Publish `evaluations/<config.evaluate.name>`: `report.html`, and the tables `measures`, `summary` and `safety`.
 
     `generations` are names under `generations/`; an empty list takes all that were made from `pairs/<config.pairs.name>`.
     Needs a connected Ray cluster. Raises ArtifactError where nothing can be compared, ConfigError for a margin of no measure.
@@ -44,22 +46,31 @@ def evaluate(config: Config, generations: Sequence[str] = (), progress: Progress
     measures = measure_replies(replies.table, progress)
     progress("compare", 0)
     summary = summarise(measures, replies.sections, config.evaluate)
-    report = render_report(Evaluation(config.pairs.name, config.evaluate, replies, measures, summary))
+    judged = _judge(config, storage, replies.table, chosen)
+    refused = count_refused(judged)
+    evaluation = Evaluation(config.pairs.name, config.evaluate, replies, measures, summary, judged, refused)
     draft = storage.begin("evaluations", config.evaluate.name)
     return draft.publish(
-        _write(draft, measures, summary, report),
+        _write(draft, evaluation),
         fingerprint=evaluate_fingerprint(config, storage, generations),
         config=config.model_dump(mode="json"),
         inputs=_inputs(config, storage, chosen),
         counts=_counts(replies),
-        metrics=metrics_of(summary),
+        metrics=metrics_of(summary) | {"safety": safety_metrics(refused)},
     )
+
+
+def _judge(config: Config, storage: Storage, replies: pl.DataFrame, generations: Sequence[Manifest]) -> pl.DataFrame:
+    judged = judge_replies(replies, SafetyRules.load(config.safety.rules))
+    learned = learned_pairs(storage, generations)
+    return judged.with_columns(repeat_training_text(replies, storage, learned, config.evaluate.memorised_words))
 
 
 def evaluate_fingerprint(config: Config, storage: Storage, generations: Sequence[str] = ()) -> str:
     """What determines the evaluation: its own section of the config, the pairs and the generations (in any order)."""
     inputs = _inputs(config, storage, find_generations(config, storage, generations))
-    return fingerprint("evaluate", config.evaluate.model_dump(mode="json"), inputs)
+    rules = SafetyRules.load(config.safety.rules).digest
+    return fingerprint("evaluate", config.evaluate.model_dump(mode="json") | {"safety": rules}, inputs)
 
 
 def measure_replies(table: pl.DataFrame, progress: Progress = silent) -> pl.DataFrame:
@@ -121,12 +132,15 @@ def _inputs(config: Config, storage: Storage, generations: Sequence[Manifest]) -
     return [artifact.as_input() for artifact in (storage.manifest(f"pairs/{config.pairs.name}"), *by_name)]
 
 
-def _write(draft: Draft, measures: pl.DataFrame, summary: pl.DataFrame, report: str) -> list[FileEntry]:
+def _write(draft: Draft, evaluation: Evaluation) -> list[FileEntry]:
+    summary, refused = evaluation.summary, evaluation.refused
     return [
-        draft.write_table("measures.parquet", measures.to_arrow()),
+        draft.write_table("measures.parquet", evaluation.measures.to_arrow()),
         draft.write_table("summary.parquet", summary.to_arrow()),
         draft.write("summary.csv", summary.write_csv().encode()),
-        draft.write("report.html", report.encode()),
+        draft.write_table("safety.parquet", refused.to_arrow()),
+        draft.write("safety.csv", refused.write_csv().encode()),
+        draft.write("report.html", render_report(evaluation).encode()),
     ]
 
 

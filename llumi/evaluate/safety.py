@@ -5,6 +5,7 @@ The rules look for words, not for meanings: a reply that none refuses is not the
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -99,6 +100,15 @@ def count_refused(judged: pl.DataFrame) -> pl.DataFrame:
     refused = hits.group_by("role", "arm", "tier", "rule").agg(pl.len().cast(pl.Int64).alias("refused"))
     counted = replies.join(asked, on="role").join(refused, on=["role", "arm", "tier", "rule"], how="left")
     return counted.with_columns(pl.col("refused").fill_null(0)).select(SAFETY_SCHEMA.keys()).sort("role", "arm", "tier", "rule")
+
+
+def safety_metrics(refused: pl.DataFrame) -> dict[str, Any]:
+    """The counts over all tiers in short, for the manifest: role -> arm -> replies, refused by any rule, memorised."""
+    metrics: dict[str, Any] = {}
+    for row in refused.filter((pl.col("tier") == "all") & pl.col("rule").is_in([ANY_RULE, MEMORISED])).to_dicts():
+        arm = metrics.setdefault(row["role"], {}).setdefault(row["arm"], {"replies": row["replies"]})
+        arm["refused" if row["rule"] == ANY_RULE else MEMORISED] = row["refused"]
+    return metrics
 
 
 def _training_texts(storage: Storage, learned: Sequence[Manifest]) -> Iterator[pl.Series]:

@@ -1,6 +1,6 @@
 """From one figure per reply to one row per arm and measure, with its difference to the human reference."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -92,7 +92,7 @@ def _column_by_arm(measures: pl.DataFrame, section: Section, arms: list[str], co
     return {arm: wide[arm].cast(pl.Float64).fill_null(np.nan).to_numpy() for arm in arms}
 
 
-def metrics_of(summary: pl.DataFrame) -> Mapping[str, Any]:
+def metrics_of(summary: pl.DataFrame) -> dict[str, Any]:
     """The summary in short, for the manifest: role -> arm -> measure -> mean, difference and its interval."""
     metrics: dict[str, Any] = {}
     for row in summary.iter_rows(named=True):

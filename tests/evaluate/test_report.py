@@ -9,9 +9,11 @@ from llumi.config import Config
 from llumi.evaluate.arms import find_generations, read_replies
 from llumi.evaluate.measures import measures_of
 from llumi.evaluate.report import Evaluation, render_report
-from llumi.evaluate.run import ReplyMeasurer
+from llumi.evaluate.run import ReplyMeasurer, _judge
+from llumi.evaluate.safety import count_refused
 from llumi.evaluate.summary import summarise
 from llumi.storage import Storage
+from tests.evaluate.conftest import NUM_POSTS, generation_rows, write_generation
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
@@ -48,10 +50,12 @@ class Page(HTMLParser):
 
 def evaluate_here(config: Config, storage: Storage, names: list[str]) -> Evaluation:
     """The evaluation without a cluster: one measurer, in this process."""
-    replies = read_replies(config, storage, find_generations(config, storage, names))
+    generations = find_generations(config, storage, names)
+    replies = read_replies(config, storage, generations)
     measures = pl.DataFrame(ReplyMeasurer()(replies.table.to_arrow()))
     summary = summarise(measures, replies.sections, config.evaluate)
-    return Evaluation(config.pairs.name, config.evaluate, replies, measures, summary)
+    judged = _judge(config, storage, replies.table, generations)
+    return Evaluation(config.pairs.name, config.evaluate, replies, measures, summary, judged, count_refused(judged))
 
 
 @pytest.fixture
@@ -159,3 +163,23 @@ def test_differences_at_like_length_stand_beside_the_raw_ones(evaluation: Evalua
     assert row["matched_difference"] == (of_like_length["gm-dpo1"] - of_like_length["human-reply"]).mean()
     assert f"n = {row['matched_n']}</span></td>" in html
     assert evaluation.summary.filter(arm="human-reply", role="gm")["matched_n"].null_count() == len(measures_of("gm"))
+
+
+def test_refused_replies_are_counted_and_shown_only_where_asked_for(config: Config, generated: Storage) -> None:
+    model, pairs = (generated.manifest(name) for name in ("models/base", "pairs/default"))
+    said_harm = "You have depression. A lantern will not help."
+    rows = generation_rows("gm", "odd", dict.fromkeys(range(NUM_POSTS), said_harm))
+    write_generation(generated, "gm-odd", rows, [model.as_input(), pairs.as_input()])
+    evaluation = evaluate_here(config, generated, ["gm-odd", "gm-dpo1"])
+    html = render_report(evaluation)
+    said = " ".join(" ".join(Page(html).text).split())
+    assert "12 of 12 100.0 % [75.8, 100.0]" in said
+    assert "0 of 12 0.0 % [0.0, 24.2]" in said
+    assert "hold text of a post" in said
+    assert said_harm not in html
+    shown = replace(evaluation, config=evaluation.config.model_copy(update={"show_refused": 2}))
+    html = render_report(shown)
+    assert html.count(said_harm) == 2
+    assert "<details>" in html
+    assert "open" not in {name for attributes in Page(html).all("details") for name in attributes}
+    assert "this page shows replies that the safety rules refuse" in html
