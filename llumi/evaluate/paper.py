@@ -6,12 +6,9 @@ Another study, other raters, other posts: the figures show whether ours are of t
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from llumi.evaluate.preference import win_rates
 from llumi.evaluate.proportion import wilson
-from llumi.evaluate.ratings import Choice, Estimate, Resampling, ScaleRating, Unknown, by_dimension, mean_scores
-from llumi.evaluate.statistics import bootstrap_intervals
+from llumi.evaluate.ratings import Choice, Estimate, Resampling, ScaleRating, Unknown, by_dimension, mean_estimates
 
 PAPER_SCORES = {"empathy": (4.41, 4.34), "connection": (4.06, 3.97)}
 """Dimension -> mean score of DPO2 and of GPT-5-nano; the paper gives no interval for them."""
@@ -62,9 +59,4 @@ def preference_beside_paper(choices: Iterable[Choice], revision: str, draft: str
 
 
 def _mean(ratings: Sequence[ScaleRating], arm: str, resampling: Resampling) -> Estimate | Unknown:
-    scores = mean_scores(ratings).get(arm, np.empty(0))
-    scores = scores[np.isfinite(scores)]
-    if len(scores) < 2:
-        return Unknown(f"{arm} was scored for fewer than two items")
-    low, high = bootstrap_intervals(scores[:, None], resampling.num_bootstrap, resampling.confidence, resampling.seed)[0]
-    return Estimate(float(scores.mean()), float(low), float(high), len(scores))
+    return mean_estimates(ratings, resampling).get(arm, Unknown(f"{arm} was scored for fewer than two items"))

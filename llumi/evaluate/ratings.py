@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from llumi.errors import RatingsError
-from llumi.evaluate.statistics import FloatArray
+from llumi.evaluate.statistics import FloatArray, bootstrap_intervals
 
 DIMENSIONS = ("readability", "empathy", "connection", "actionability", "safety")
 """What the paper's raters scored (arXiv 2605.30273)."""
@@ -121,3 +121,16 @@ def mean_scores(ratings: Sequence[ScaleRating]) -> dict[str, FloatArray]:
     for (item, arm), scores in table.items():
         means[arm][items[item]] = np.mean(list(scores.values()))
     return means
+
+
+def mean_estimates(ratings: Sequence[ScaleRating], resampling: Resampling) -> dict[str, Estimate | Unknown]:
+    """Each arm's mean score of one dimension over items, with an interval drawn over them; n counts items."""
+    return {arm: _mean(arm, scores, resampling) for arm, scores in mean_scores(ratings).items()}
+
+
+def _mean(arm: str, scores: FloatArray, resampling: Resampling) -> Estimate | Unknown:
+    scores = scores[np.isfinite(scores)]
+    if len(scores) < 2:
+        return Unknown(f"{arm} was scored for fewer than two items")
+    low, high = bootstrap_intervals(scores[:, None], resampling.num_bootstrap, resampling.confidence, resampling.seed)[0]
+    return Estimate(float(scores.mean()), float(low), float(high), len(scores))
