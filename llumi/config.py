@@ -331,6 +331,14 @@ class GenerateConfig(Section):
     seed: int = Field(17, ge=0)
 
 
+class EmpathyConfig(Section):
+    """Folders of local classifiers, one for each mechanism of empathy, on every node; null leaves its measure out."""
+
+    emotional_reactions: Path | None = None
+    interpretations: Path | None = None
+    explorations: Path | None = None
+
+
 class EvaluateConfig(Section):
     """The comparison of human replies and models, paired by post, and the report that shows it."""
 
@@ -338,6 +346,7 @@ class EvaluateConfig(Section):
     num_bootstrap: int = Field(2000, ge=100)
     confidence: float = Field(0.95, gt=0.5, lt=1)
     seed: int = Field(17, ge=0)
+    empathy: EmpathyConfig = EmpathyConfig()
 
 
 class RoleConfig(Section):

@@ -45,7 +45,7 @@ def render_report(evaluation: Evaluation) -> str:
     """The whole page; the same evaluation gives the same bytes."""
     template = Template(files("llumi.evaluate").joinpath("report.html").read_text(encoding="utf-8"))
     sections = evaluation.replies.sections
-    measures = list(dict.fromkeys(measure for section in sections for measure in measures_of(section.role)))
+    measures = list(dict.fromkeys(measure for section in sections for measure in _measures(evaluation, section)))
     return template.substitute(
         name=escape(evaluation.config.name),
         facts=_facts(evaluation),
@@ -114,7 +114,7 @@ def _lineage(arm: Arm) -> str:
 def _overview(evaluation: Evaluation, section: Section) -> str:
     """The forest plot: all measures on one axis, in standard deviations of the reference."""
     groups = {}
-    for measure in measures_of(section.role):
+    for measure in _measures(evaluation, section):
         rows = _rows(evaluation, section, measure)
         sd = rows[0]["sd"]
         if sd:
@@ -144,7 +144,7 @@ def _draft_scale(section: Section) -> str:
 
 def _distributions(evaluation: Evaluation, section: Section) -> Iterable[str]:
     colours = {_spoken(arm): colour for arm, colour in _colours(section).items()}
-    for measure in measures_of(section.role):
+    for measure in _measures(evaluation, section):
         values = {_spoken(arm): numbers for arm, numbers in values_by_arm(evaluation.measures, section, measure).items()}
         rows = _rows(evaluation, section, measure)
         means = "; ".join(f"{_spoken(row['arm'])} {_number(row['mean'], measure.digits)}" for row in rows)
@@ -155,7 +155,9 @@ def _distributions(evaluation: Evaluation, section: Section) -> Iterable[str]:
 
 def _results(evaluation: Evaluation, section: Section) -> str:
     heads = ("Measure and arm", "Mean (SD)", f"Difference [{_percent(evaluation.config)} interval]", "d", "p")
-    groups = [_result_group(section, measure, _rows(evaluation, section, measure)) for measure in measures_of(section.role)]
+    groups = [
+        _result_group(section, measure, _rows(evaluation, section, measure)) for measure in _measures(evaluation, section)
+    ]
     caption = "d is Cohen’s d for paired data; p is corrected for all the comparisons of this table (Holm)."
     return _table("results", caption, heads, "".join(groups))
 
@@ -175,15 +177,21 @@ def _result_group(section: Section, measure: Measure, rows: Sequence[dict[str, A
             f"<span class='quiet'>[{low}, {high}]</span></td>"
             f"<td>{_number(row['effect_size'], 2, signed=True)}</td><td>{_p_value(row['p_holm'])}</td></tr>"
         )
-    heading = f"{measure.label} <span class='quiet'>n = {rows[0]['n']:,}</span>"
+    marked = "" if measure.fidelity == "replication" else f"{measure.fidelity}, "
+    heading = f"{measure.label} <span class='quiet'>{marked}n = {rows[0]['n']:,}</span>"
     return f"<tbody><tr class='group'><th colspan='5' scope='colgroup'>{heading}</th></tr>{''.join(lines)}</tbody>"
 
 
 def _definition(measure: Measure) -> str:
     return (
         f"<div><dt>{measure.label} <code>{measure.column}</code></dt><dd>{escape(measure.definition)}</dd>"
-        f"<dd>{escape(measure.reading)}</dd><dd class='quiet'>{escape(measure.source)}</dd></div>"
+        f"<dd>{escape(measure.reading)}</dd>"
+        f"<dd class='quiet'>{measure.fidelity.capitalize()}: {escape(measure.source)}</dd></div>"
     )
+
+
+def _measures(evaluation: Evaluation, section: Section) -> list[Measure]:
+    return measures_of(section.role, evaluation.measures.columns)
 
 
 def _rows(evaluation: Evaluation, section: Section, measure: Measure) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from llumi.evaluate.statistics import FloatArray, compare_arms, holm
 SUMMARY_SCHEMA = {
     "role": pl.String,
     "measure": pl.String,
+    "fidelity": pl.String,
     "arm": pl.String,
     "reference": pl.String,
     "n": pl.Int64,
@@ -45,7 +46,11 @@ def summarise(measures: pl.DataFrame, sections: Sequence[Section], config: Evalu
     """Rows of `SUMMARY_SCHEMA`, by role, measure and arm; p is corrected over all the comparisons of a role (Holm)."""
     rows: list[dict[str, Any]] = []
     for section in sections:
-        of_role = [row for measure in measures_of(section.role) for row in _compare(measures, section, measure, config)]
+        of_role = [
+            row
+            for measure in measures_of(section.role, measures.columns)
+            for row in _compare(measures, section, measure, config)
+        ]
         corrected = holm(np.array([row["p_value"] for row in of_role]))
         rows += [row | {"p_holm": float(p)} for row, p in zip(of_role, corrected, strict=True)]
     return pl.DataFrame(rows, schema=SUMMARY_SCHEMA).with_columns(pl.col(pl.Float64).fill_nan(None))
@@ -57,7 +62,12 @@ def _compare(measures: pl.DataFrame, section: Section, measure: Measure, config:
     comparisons = compare_arms(
         values, reference, num_bootstrap=config.num_bootstrap, confidence=config.confidence, seed=config.seed
     )
-    shared = {"role": section.role, "measure": measure.column, "reference": reference}
+    shared = {
+        "role": section.role,
+        "measure": measure.column,
+        "fidelity": measure.fidelity,
+        "reference": reference,
+    }
     return [shared | asdict(comparison) for comparison in comparisons]
 
 

