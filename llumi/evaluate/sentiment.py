@@ -1,6 +1,7 @@
 """Sentiment by VADER: its lexicon and rules, as the package of its author carries them."""
 
 import math
+import string
 from collections.abc import Sequence
 from functools import cache
 
@@ -23,6 +24,18 @@ def sentiment(sentences: Sequence[Sentence]) -> float:
     """
     if not sentences:
         return math.nan
+    return math.fsum(_compound(sentence.text) for sentence in sentences) / len(sentences)
+
+
+def _compound(text: str) -> float:
     # VADER knows "isn't" by its straight apostrophe alone.
-    texts = (sentence.text.replace("’", "'") for sentence in sentences)
-    return math.fsum(_analyzer().polarity_scores(text)["compound"] for text in texts) / len(sentences)
+    text = text.replace("’", "'")
+    return 0.0 if _is_neutral(text) else float(_analyzer().polarity_scores(text)["compound"])
+
+
+def _is_neutral(text: str) -> bool:
+    """Whether no token is in VADER's lexicon, so that its rules have nothing to work on: they take most of the time."""
+    tokens = text.lower().split()
+    has_valence = _analyzer().lexicon.keys()
+    # It strips a token's punctuation unless that makes an emoticon of it, and reads an emoji as the words that describe it.
+    return text.isascii() and has_valence.isdisjoint(tokens + [token.strip(string.punctuation) for token in tokens])

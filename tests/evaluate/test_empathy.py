@@ -7,32 +7,10 @@ import pytest
 from llumi.config import EmpathyConfig
 from llumi.errors import ModelError
 from llumi.evaluate.empathy import EmpathyJudge, empathy_inputs
+from tests.evaluate.conftest import write_classifier
 
 POST = "I moved to a new town and I feel lonely in the evenings."
 REPLY = "Thank you for telling us; could you call a friend tonight?"
-
-
-def write_classifier(folder: Path, tokenizer: Path, num_labels: int = 3, always: int = 2) -> Path:
-    """A random two-layer BERT that tells `num_labels` levels apart, and is biased towards the level `always`."""
-    torch = pytest.importorskip("torch")
-    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
-
-    words = AutoTokenizer.from_pretrained(tokenizer)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(words),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=512,
-        num_labels=num_labels,
-    )
-    model = BertForSequenceClassification(config)
-    model.classifier.bias.data[always] = 100
-    model.save_pretrained(folder)
-    words.save_pretrained(folder)
-    return folder
 
 
 def test_each_configured_mechanism_has_its_own_classifier(tmp_path: Path, tiny_model: Path) -> None:

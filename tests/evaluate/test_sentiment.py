@@ -1,9 +1,10 @@
 from math import isnan, sqrt
 
 import pytest
+from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from llumi.evaluate.sentiment import sentiment
-from llumi.evaluate.words import read_text
+from llumi.evaluate.words import Sentence, read_text
 
 
 def sentiment_of(text: str) -> float:
@@ -24,6 +25,23 @@ def test_golden_text_is_the_mean_over_its_sentences() -> None:
 
 def test_the_form_of_the_apostrophe_does_not_matter() -> None:
     assert sentiment_of("It isn’t lonely") == sentiment_of("It isn't lonely") == pytest.approx(compound(1.11), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The lamp stands there!!",
+        "A lamp :)",
+        "A lamp 🙂",
+        "(glad)",
+        "GLAD, the lamp",
+        "A lamp, not bad",
+        "no",
+        "The lamp is the bomb",
+    ],
+)
+def test_a_sentence_is_neutral_where_vader_finds_it_so(text: str) -> None:
+    assert sentiment([Sentence(text, ())]) == SentimentIntensityAnalyzer().polarity_scores(text)["compound"]
 
 
 def test_one_word_and_none() -> None:
