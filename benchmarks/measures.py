@@ -6,8 +6,7 @@ Ours: `measure_texts` over blocks of `BLOCK_ROWS`, in one process and in as many
 before the clock starts, as Ray's actors do). By hand: one reply after the other, each measure by itself: textstat for
 words, sentences, Coleman-Liau and the mean length of a sentence, the ratio of types, the mean over explicit windows, one
 pass over the words for each class of function words, one search for each marker of politeness, and VADER for each
-sentence. It runs over the first replies alone, in one process. All in one run, on the same texts. Needs textstat
-(`pip install textstat`), which nothing else here does.
+sentence. It runs over the first replies alone, in one process. All in one run, on the same texts.
 """
 
 import argparse
