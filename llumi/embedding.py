@@ -12,6 +12,7 @@ import numpy.typing as npt
 from llumi.errors import ModelError
 
 EMBEDDING_MODEL = "all-MiniLM-L6-v2"
+DIMENSION = 384
 BATCH_SIZE = 1
 """In a batch the last digits of a text's embedding depend on its company. On one core a batch is no faster anyway:
 texts of 100 words fill it, and padding wastes it."""
@@ -34,7 +35,7 @@ class Embedder:
         self._model = SentenceTransformer(str(get_model_path()), device=device, local_files_only=True)
 
     def embed(self, texts: Sequence[str]) -> FloatArray:
-        """Embeddings of unit length, shape (len(texts), 384)."""
+        """Embeddings of unit length, shape (len(texts), DIMENSION)."""
         embeddings = self._model.encode(
             list(texts),
             batch_size=BATCH_SIZE,
@@ -44,19 +45,23 @@ class Embedder:
         )
         return np.asarray(embeddings, dtype=np.float64)
 
+    def embed_rows(self, texts: Sequence[str | None]) -> FloatArray:
+        """`embed` for rows in which a text may come several times, and is embedded once; NaN where it is None or blank."""
+        place = {text: index for index, text in enumerate(dict.fromkeys(text for text in texts if text and text.strip()))}
+        if not place:
+            return np.full((len(texts), DIMENSION), np.nan)
+        embeddings = np.vstack([self.embed(list(place)), np.full((1, DIMENSION), np.nan)])
+        return embeddings[[place.get(text or "", -1) for text in texts]]
+
     def similarities(self, texts: Sequence[str], others: Sequence[str | None]) -> FloatArray:
         """Cosine of each text with the other one of its row, -1 to 1, shape (len(texts),).
 
         NaN where a side is None or blank. A text that comes several times is embedded once. Rounded to six places;
         on machines of one kind what a row gets depends on its own two texts alone.
         """
-        similarities = np.full(len(texts), np.nan)
-        rows = [
-            row for row, (text, other) in enumerate(zip(texts, others, strict=True)) if text.strip() and (other or "").strip()
-        ]
-        if rows:
-            sides = [texts[row] for row in rows] + [others[row] or "" for row in rows]
-            place = {text: index for index, text in enumerate(dict.fromkeys(sides))}
-            embeddings = self.embed(list(place))[[place[side] for side in sides]]
-            similarities[rows] = np.einsum("ij,ij->i", embeddings[: len(rows)], embeddings[len(rows) :]).round(6)
-        return similarities
+        return cosines(*np.split(self.embed_rows([*texts, *others]), 2))
+
+
+def cosines(embeddings: FloatArray, others: FloatArray) -> FloatArray:
+    """Cosine of the two unit vectors of each row, rounded to six places; NaN where one of them is."""
+    return np.asarray(np.einsum("ij,ij->i", embeddings, others).round(6))

@@ -43,6 +43,14 @@ def newest_model(storage: Storage, role: Role) -> str:
 
 def check_model_folder(folder: Path) -> None:
     """Raise ModelError unless `folder` holds a config, weights, a tokenizer and a chat template."""
+    check_model_files(folder)
+    template_in_config = "chat_template" in _read_text(folder / "tokenizer_config.json")
+    if not template_in_config and not (folder / "chat_template.jinja").is_file():
+        raise ModelError(f"{folder}: no chat template; use an instruction-tuned model, or add chat_template.jinja")
+
+
+def check_model_files(folder: Path) -> None:
+    """Raise ModelError unless `folder` holds a config, weights and a tokenizer, as a model of any kind must."""
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such folder; give a model in Hugging Face's layout")
     if not (folder / "config.json").is_file():
@@ -51,9 +59,6 @@ def check_model_folder(folder: Path) -> None:
         raise ModelError(f"{folder}: no weights (*.safetensors); copy the whole model")
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         raise ModelError(f"{folder}: no tokenizer (tokenizer.json); copy the tokenizer's files beside the weights")
-    template_in_config = "chat_template" in _read_text(folder / "tokenizer_config.json")
-    if not template_in_config and not (folder / "chat_template.jinja").is_file():
-        raise ModelError(f"{folder}: no chat template; use an instruction-tuned model, or add chat_template.jinja")
 
 
 def fetch_model(storage: Storage, name: str) -> Path:

@@ -56,7 +56,7 @@ def render_report(evaluation: Evaluation) -> str:
     """The whole page; the same evaluation gives the same bytes."""
     template = Template(files("llumi.evaluate").joinpath("report.html").read_text(encoding="utf-8"))
     sections = evaluation.replies.sections
-    measures = list(dict.fromkeys(measure for section in sections for measure in measures_of(section.role)))
+    measures = list(dict.fromkeys(measure for section in sections for measure in _measures(evaluation, section)))
     return template.substitute(
         name=escape(evaluation.config.name),
         facts=_facts(evaluation),
@@ -128,7 +128,7 @@ def _lineage(arm: Arm) -> str:
 def _overview(evaluation: Evaluation, section: Section) -> str:
     """The forest plot: all measures on one axis, in standard deviations of the reference."""
     groups = {}
-    for measure in measures_of(section.role):
+    for measure in _measures(evaluation, section):
         rows = _rows(evaluation, section, measure)
         sd = rows[0]["sd"]
         if sd:
@@ -158,7 +158,7 @@ def _draft_scale(section: Section) -> str:
 
 def _distributions(evaluation: Evaluation, section: Section) -> Iterable[str]:
     colours = {spoken(arm): colour for arm, colour in _colours(section).items()}
-    for measure in measures_of(section.role):
+    for measure in _measures(evaluation, section):
         values = {spoken(arm): numbers for arm, numbers in values_by_arm(evaluation.measures, section, measure).items()}
         rows = _rows(evaluation, section, measure)
         means = "; ".join(f"{spoken(row['arm'])} {number(row['mean'], measure.digits)}" for row in rows)
@@ -170,7 +170,9 @@ def _distributions(evaluation: Evaluation, section: Section) -> Iterable[str]:
 def _results(evaluation: Evaluation, section: Section) -> str:
     interval = f"[{_percent(evaluation.config)} interval]"
     heads = ("Measure and arm", "Mean (SD)", f"Difference {interval}", "d", "p", f"At like length {interval}")
-    groups = [_result_group(section, measure, _rows(evaluation, section, measure)) for measure in measures_of(section.role)]
+    groups = [
+        _result_group(section, measure, _rows(evaluation, section, measure)) for measure in _measures(evaluation, section)
+    ]
     caption = (
         "d is Cohen’s d for paired data; p is corrected for all the comparisons of this table (Holm). At like length is the "
         f"difference over the n posts whose longer reply has at most {evaluation.config.length_ratio:g} times the words of "
@@ -198,7 +200,7 @@ def _result_group(section: Section, measure: Measure, rows: Sequence[dict[str, A
 def _equivalence(evaluation: Evaluation, section: Section) -> str:
     """The table of declared margins; nothing where none was declared for a measure of this section."""
     groups = []
-    for measure in measures_of(section.role):
+    for measure in _measures(evaluation, section):
         rows = _rows(evaluation, section, measure)
         lines = [
             f"<tr>{_arm_head(section, row['arm'])}<td>±{row['margin']:g}</td>"
@@ -225,7 +227,8 @@ def _within(p: float | None, config: EvaluateConfig) -> str:
 
 def _group(measure: Measure, rows: Sequence[dict[str, Any]], num_columns: int, lines: Sequence[str]) -> str:
     """The rows of one measure under its heading."""
-    heading = f"{measure.label} <span class='quiet'>n = {rows[0]['n']:,}</span>"
+    marked = "" if measure.fidelity == "replication" else f"{measure.fidelity}, "
+    heading = f"{measure.label} <span class='quiet'>{marked}n = {rows[0]['n']:,}</span>"
     return f"<tbody><tr class='group'><th colspan='{num_columns}' scope='colgroup'>{heading}</th></tr>{''.join(lines)}</tbody>"
 
 
@@ -253,8 +256,13 @@ def _safety(evaluation: Evaluation, section: Section) -> str:
 def _definition(measure: Measure) -> str:
     return (
         f"<div><dt>{measure.label} <code>{measure.column}</code></dt><dd>{escape(measure.definition)}</dd>"
-        f"<dd>{escape(measure.reading)}</dd><dd class='quiet'>{escape(measure.source)}</dd></div>"
+        f"<dd>{escape(measure.reading)}</dd>"
+        f"<dd class='quiet'>{measure.fidelity.capitalize()}: {escape(measure.source)}</dd></div>"
     )
+
+
+def _measures(evaluation: Evaluation, section: Section) -> list[Measure]:
+    return measures_of(section.role, evaluation.measures.columns)
 
 
 def _rows(evaluation: Evaluation, section: Section, measure: Measure) -> list[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """The evaluation job: measure every reply on the cluster, compare the arms by post, publish tables and a report."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -11,12 +10,14 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from llumi.config import Config
-from llumi.embedding import Embedder
+from llumi.config import Config, EmpathyConfig
+from llumi.embedding import Embedder, cosines
 from llumi.errors import ModelError
+from llumi.evaluate.across import measure_arms
 from llumi.evaluate.arms import Replies, find_generations, read_replies
+from llumi.evaluate.empathy import EmpathyJudge, empathy_inputs
 from llumi.evaluate.equivalence import check_margins
-from llumi.evaluate.language import measure_language
+from llumi.evaluate.language import measure_texts
 from llumi.evaluate.measures import MEASURES
 from llumi.evaluate.report import Evaluation, render_report
 from llumi.evaluate.safety import count_refused, judge_replies, learned_pairs, repeat_training_text, safety_metrics
@@ -37,13 +38,15 @@ def evaluate(config: Config, generations: Sequence[str] = (), progress: Progress
     """Publish `evaluations/<config.evaluate.name>`: `report.html`, and the tables `measures`, `summary` and `safety`.
 
     `generations` are names under `generations/`; an empty list takes all that were made from `pairs/<config.pairs.name>`.
-    Needs a connected Ray cluster. Raises ArtifactError where nothing can be compared, ConfigError for a margin of no measure.
+    Needs a connected Ray cluster. Raises ArtifactError where nothing can be compared, ConfigError for a margin of no measure,
+    and ModelError where a classifier of `evaluate.empathy` is none.
     """
     check_margins(config.evaluate)
     storage = Storage.open(config.storage)
     chosen = find_generations(config, storage, generations)
     replies = read_replies(config, storage, chosen)
-    measures = measure_replies(replies.table, progress)
+    inputs = _inputs(config, storage, chosen)
+    measures = measure_replies(replies.table, config.evaluate.empathy, progress)
     progress("compare", 0)
     summary = summarise(measures, replies.sections, config.evaluate)
     judged = _judge(config, storage, replies.table, chosen)
@@ -54,7 +57,7 @@ def evaluate(config: Config, generations: Sequence[str] = (), progress: Progress
         _write(draft, evaluation),
         fingerprint=evaluate_fingerprint(config, storage, generations),
         config=config.model_dump(mode="json"),
-        inputs=_inputs(config, storage, chosen),
+        inputs=inputs,
         counts=_counts(replies),
         metrics=metrics_of(summary) | {"safety": safety_metrics(refused)},
     )
@@ -67,13 +70,13 @@ def _judge(config: Config, storage: Storage, replies: pl.DataFrame, generations:
 
 
 def evaluate_fingerprint(config: Config, storage: Storage, generations: Sequence[str] = ()) -> str:
-    """What determines the evaluation: its own section of the config, the pairs and the generations (in any order)."""
+    """What determines the evaluation: its section of the config, the pairs, the generations (in any order), the classifiers."""
     inputs = _inputs(config, storage, find_generations(config, storage, generations))
     rules = SafetyRules.load(config.safety.rules).digest
     return fingerprint("evaluate", config.evaluate.model_dump(mode="json") | {"safety": rules}, inputs)
 
 
-def measure_replies(table: pl.DataFrame, progress: Progress = silent) -> pl.DataFrame:
+def measure_replies(table: pl.DataFrame, empathy: EmpathyConfig, progress: Progress = silent) -> pl.DataFrame:
     """Measure each reply of `Replies.table` with Ray Data: post_id, role, arm and one column per measure; no text."""
     blocks = [table.slice(start, BLOCK_ROWS).to_arrow() for start in range(0, table.height, BLOCK_ROWS)]
     num_cpus = int(ray.cluster_resources().get("CPU", 1))
@@ -81,6 +84,7 @@ def measure_replies(table: pl.DataFrame, progress: Progress = silent) -> pl.Data
     most_actors = max(1, min(len(blocks), num_cpus - 1))
     measured = ray.data.from_arrow(blocks).map_batches(
         ReplyMeasurer,
+        fn_constructor_args=(empathy,),
         batch_format="pyarrow",
         batch_size=None,
         num_cpus=1,
@@ -91,8 +95,9 @@ def measure_replies(table: pl.DataFrame, progress: Progress = silent) -> pl.Data
     for block in measured.iter_batches(batch_size=None, batch_format="pyarrow"):
         done.append(figures_of(block))
         progress("measure replies", sum(part.num_rows for part in done), table.height)
-    columns = [measure.column for measure in MEASURES]
-    return pl.DataFrame(pa.concat_tables(done)).sort("role", "arm", "post_id", *columns)
+    measured_replies = pl.DataFrame(pa.concat_tables(done))
+    columns = [measure.column for measure in MEASURES if measure.column in measured_replies.columns]
+    return measure_arms(measured_replies.sort("role", "arm", "post_id", *columns))
 
 
 def figures_of(block: pa.Table) -> pa.Table:
@@ -103,14 +108,21 @@ def figures_of(block: pa.Table) -> pa.Table:
 
 
 class ReplyMeasurer:
-    """A Ray Data actor: it holds the embedding model and turns replies into figures."""
+    """A Ray Data actor: it holds the embedding model and the classifiers, and turns replies into figures."""
+
+    def __init__(self, empathy: EmpathyConfig) -> None:
+        self._empathy = empathy
 
     @cached_property
     def _embedder(self) -> Embedder:
         return Embedder()
 
+    @cached_property
+    def _judge(self) -> EmpathyJudge:
+        return EmpathyJudge(self._empathy)
+
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """One row per reply, without its text; or one row that says why the model cannot be loaded on this node."""
+        """One row per reply, without its text; or one row that says why a model cannot be loaded on this node."""
         # Ray Data passes on what a worker raises as text alone; as a row, the error keeps its one line.
         try:
             return self._measure(batch)
@@ -118,18 +130,22 @@ class ReplyMeasurer:
             return pa.table({ERROR: [str(error)]})
 
     def _measure(self, batch: pa.Table) -> pa.Table:
-        """Columns of `measure_replies`; null where a measure is not defined."""
+        """What `measure_arms` takes, with one column per measure of a reply; null where a measure is not defined."""
         replies, posts, drafts = (batch[column].to_pylist() for column in ("reply", "post", "draft"))
         columns: dict[str, Any] = {column: batch[column] for column in ("post_id", "role", "arm")}
-        columns |= pl.DataFrame([asdict(measure_language(reply)) for reply in replies]).to_dict()
-        nearness = self._embedder.similarities(replies + replies, posts + drafts)
-        columns["similarity_to_post"], columns["similarity_to_draft"] = np.split(nearness, 2)
+        columns |= measure_texts(replies, posts)
+        embeddings, of_posts, of_drafts = np.split(self._embedder.embed_rows(replies + posts + drafts), 3)
+        columns["similarity_to_post"] = cosines(embeddings, of_posts)
+        columns["similarity_to_draft"] = cosines(embeddings, of_drafts)
+        columns["embedding"] = embeddings.astype(np.float32)
+        columns |= self._judge.levels(replies, posts)
         return pl.DataFrame(columns).with_columns(pl.col(pl.Float64).fill_nan(None)).to_arrow()
 
 
 def _inputs(config: Config, storage: Storage, generations: Sequence[Manifest]) -> list[Input]:
     by_name = sorted(generations, key=lambda generation: generation.name)
-    return [artifact.as_input() for artifact in (storage.manifest(f"pairs/{config.pairs.name}"), *by_name)]
+    artifacts = (storage.manifest(f"pairs/{config.pairs.name}"), *by_name)
+    return [artifact.as_input() for artifact in artifacts] + empathy_inputs(config.evaluate.empathy)
 
 
 def _write(draft: Draft, evaluation: Evaluation) -> list[FileEntry]:

@@ -17,6 +17,7 @@ from llumi.evaluate.statistics import FloatArray, compare_arms, holm
 SUMMARY_SCHEMA = {
     "role": pl.String,
     "measure": pl.String,
+    "fidelity": pl.String,
     "arm": pl.String,
     "reference": pl.String,
     "n": pl.Int64,
@@ -52,7 +53,11 @@ def summarise(measures: pl.DataFrame, sections: Sequence[Section], config: Evalu
     """
     rows: list[dict[str, Any]] = []
     for section in sections:
-        of_role = [row for measure in measures_of(section.role) for row in _compare(measures, section, measure, config)]
+        of_role = [
+            row
+            for measure in measures_of(section.role, measures.columns)
+            for row in _compare(measures, section, measure, config)
+        ]
         for p_value, corrected in (("p_value", "p_holm"), ("p_equivalence", "p_equivalence_holm")):
             for row, p in zip(of_role, holm(np.array([row[p_value] for row in of_role])), strict=True):
                 row[corrected] = float(p)
@@ -76,7 +81,7 @@ def _compare(measures: pl.DataFrame, section: Section, measure: Measure, config:
         seed=config.seed,
     )
     equivalence = compare_within_margin(values, reference, config.equivalence.get(measure.column))
-    shared = {"role": section.role, "measure": measure.column, "reference": reference}
+    shared = {"role": section.role, "measure": measure.column, "fidelity": measure.fidelity, "reference": reference}
     return [
         shared | asdict(comparison) | asdict(at_like_length) | asdict(within_margin)
         for comparison, at_like_length, within_margin in zip(comparisons, matched, equivalence, strict=True)

@@ -4,6 +4,7 @@ Every text is made up and gentle; each holds the word "lantern", so that a repor
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -119,3 +120,26 @@ def generated(storage: Storage) -> Storage:
     """The store of `config` after bulk generation."""
     write_generated(storage)
     return storage
+
+
+def write_classifier(folder: Path, tokenizer: Path, num_labels: int = 3, always: int = 2) -> Path:
+    """A random two-layer BERT that tells `num_labels` levels apart, and is biased towards the level `always`."""
+    torch = pytest.importorskip("torch")
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    words = AutoTokenizer.from_pretrained(tokenizer)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=512,
+        num_labels=num_labels,
+    )
+    model = BertForSequenceClassification(config)
+    model.classifier.bias.data[always] = 100
+    model.save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder

@@ -5,9 +5,9 @@ from html.parser import HTMLParser
 import polars as pl
 import pytest
 
-from llumi.config import Config
+from llumi.config import Config, EmpathyConfig
+from llumi.evaluate.across import measure_arms
 from llumi.evaluate.arms import find_generations, read_replies
-from llumi.evaluate.measures import measures_of
 from llumi.evaluate.report import Evaluation, render_report
 from llumi.evaluate.run import ReplyMeasurer, _judge
 from llumi.evaluate.safety import count_refused
@@ -52,7 +52,7 @@ def evaluate_here(config: Config, storage: Storage, names: list[str]) -> Evaluat
     """The evaluation without a cluster: one measurer, in this process."""
     generations = find_generations(config, storage, names)
     replies = read_replies(config, storage, generations)
-    measures = pl.DataFrame(ReplyMeasurer()(replies.table.to_arrow()))
+    measures = measure_arms(pl.DataFrame(ReplyMeasurer(EmpathyConfig())(replies.table.to_arrow())))
     summary = summarise(measures, replies.sections, config.evaluate)
     judged = _judge(config, storage, replies.table, generations)
     return Evaluation(config.pairs.name, config.evaluate, replies, measures, summary, judged, count_refused(judged))
@@ -77,7 +77,7 @@ def test_a_page_that_needs_nothing_else(evaluation: Evaluation) -> None:
 def test_a_plot_per_measure_and_an_overview_per_role_each_with_words(evaluation: Evaluation) -> None:
     page = Page(render_report(evaluation))
     plots = [attributes for attributes in page.all("svg") if attributes["role"] == "img"]
-    assert len(plots) == sum(1 + len(measures_of(section.role)) for section in evaluation.replies.sections) == 15
+    assert len(plots) == 29
     identifiers = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(identifiers) == len(set(identifiers))
     for plot in plots:
@@ -109,6 +109,10 @@ def test_what_was_compared_is_said(evaluation: Evaluation) -> None:
     assert "11 posts have a reply in every arm" in said
     assert "below 30 posts a 95 % interval" in said
     assert "Words n = 11" in said
+    assert "Politeness approximation, n = 10" in said
+    assert "Replication: Coleman and Liau 1975" in said
+    assert "Approximation: Hutto and Gilbert 2014" in said
+    assert "Empathy" not in said
     assert "No clinician has evaluated these replies" in said
     row = evaluation.summary.filter(role="gm", measure="words", arm="gm-base").to_dicts()[0]
     assert f"{row['difference']:+.1f}".replace("-", "−") in said
@@ -129,7 +133,8 @@ def test_one_post_gives_a_report_without_intervals(config: Config, generated: St
     assert "1 post has a reply in every arm" in said
     assert "An interval needs two posts at least, so none is given." in said
     assert "[–, –]" in said
-    assert len(page.all("svg")) == len(measures_of("gm"))
+    # Of one post, accommodation and diversity are drawn as they stand; there is no overview without intervals.
+    assert len(page.all("svg")) == 13
 
 
 def test_the_same_evaluation_gives_the_same_bytes(evaluation: Evaluation) -> None:
@@ -162,7 +167,7 @@ def test_differences_at_like_length_stand_beside_the_raw_ones(evaluation: Evalua
     assert 0 < row["matched_n"] == of_like_length.height < row["n"]
     assert row["matched_difference"] == (of_like_length["gm-dpo1"] - of_like_length["human-reply"]).mean()
     assert f"n = {row['matched_n']}</span></td>" in html
-    assert evaluation.summary.filter(arm="human-reply", role="gm")["matched_n"].null_count() == len(measures_of("gm"))
+    assert evaluation.summary.filter(arm="human-reply", role="gm")["matched_n"].is_null().all()
 
 
 def test_refused_replies_are_counted_and_shown_only_where_asked_for(config: Config, generated: Storage) -> None:
