@@ -25,6 +25,7 @@ from llumi.rate.answers import VERDICT, fields_of
 from llumi.rate.database import Database
 from llumi.rate.draw import draw_items
 from llumi.rate.study import create_study, invite
+from llumi.rate.tables import Purpose
 from llumi.records import GENERATION_SCHEMA, HELD_OUT_SCHEMA
 from llumi.storage import Input, Storage
 from tests.conftest import free_port
