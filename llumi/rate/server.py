@@ -1,5 +1,6 @@
 """The rating page on its port, until it is told to stop."""
 
+import os
 import socket
 
 import uvicorn
@@ -31,6 +32,7 @@ def _listening(config: RateConfig) -> socket.socket:
     try:
         return socket.create_server((config.host, config.port), family=family)
     except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else "no such address"
         raise RateError(
-            f"rate.host {config.host}, rate.port {config.port}: cannot be listened on ({error.strerror}); take another"
+            f"rate.host {config.host}, rate.port {config.port}: cannot be listened on ({reason}); take another"
         ) from None

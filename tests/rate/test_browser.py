@@ -54,9 +54,10 @@ class Hands:
         raise AssertionError(f"{text} is not reached by keyboard")
 
     def press(self, text: str) -> None:
+        """Press a button that leads to another page, and wait until it is there."""
         self.tab_to(text)
-        self.page.keyboard.press("Enter")
-        self.page.wait_for_load_state()
+        with self.page.expect_navigation():
+            self.page.keyboard.press("Enter")
 
     def answer(self, fields: list[str]) -> None:
         """Each scale in the order of the page: into it by Tab, 1 by Space, and to 3 by the arrow."""
@@ -86,7 +87,8 @@ def test_two_raters_by_keyboard_while_the_server_is_killed(role: Any, chromium: 
         desk.press("Send and go on")
         os.kill(server.pid, signal.SIGKILL)
         server.wait()
-        phone.press("Send and go on")
+        phone.tab_to("Send and go on")
+        phone.page.keyboard.press("Enter")
         phone.page.locator("#unreachable").wait_for(state="visible")
     with serving(house.config):
         # What was chosen is still there, also after the page is loaded again.
