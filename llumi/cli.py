@@ -1,7 +1,8 @@
 """`llumi ...`: every job of `jobs/` as a command, and what helps around them."""
 
+import contextlib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 import yaml
@@ -32,10 +33,12 @@ app = typer.Typer(
 corpus_app = typer.Typer(help="Look into dumps.", no_args_is_help=True)
 pairs_app = typer.Typer(help="Preference pairs from votes, a teacher or people.", no_args_is_help=True)
 model_app = typer.Typer(help="Models: bring one in, tell what one is.", no_args_is_help=True)
+rate_app = typer.Typer(help="The human rating page: blind studies of replies side by side.", no_args_is_help=True)
 config_app = typer.Typer(help="The configuration as resolved.", no_args_is_help=True)
 app.add_typer(corpus_app, name="corpus")
 app.add_typer(pairs_app, name="pairs")
 app.add_typer(model_app, name="model")
+app.add_typer(rate_app, name="rate")
 app.add_typer(config_app, name="config")
 
 
@@ -282,6 +285,129 @@ def evaluate(
     with job(config, overrides, quiet=as_json) as here:
         manifest = run_evaluation(here.config, generations or [], here.progress)
     show_artifact(manifest, here.config, as_json)
+
+
+@rate_app.command("create")
+def rate_create(
+    name: Annotated[str, typer.Argument(help="What the study is called; raters never see it.")],
+    role: Annotated[Role, typer.Argument(help="gm compares replies, im revisions with their drafts.")],
+    arms: Annotated[list[str], typer.Argument(help="Generations such as gm-dpo1; for gm human-reply and human-draft, too.")],
+    *,
+    purpose: Annotated[
+        Literal["evaluation", "training"], typer.Option(help="Held-out posts, or training posts: only these give pairs.")
+    ] = "evaluation",
+    posts: Annotated[int | None, typer.Option(min=1, help="How many posts; default: all that can be shown.")] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw a study: posts, each with two replies to lay side by side. Its rules are those of rate.* as they stand now.
+
+    Example: llumi rate create first gm gm-dpo1 human-reply --posts 60 --set rate.raters_per_item=3
+    """
+    from llumi.rate.database import Database
+    from llumi.rate.draw import draw_items
+    from llumi.rate.study import create_study, status
+
+    tree = load_config(config, overrides or ())
+    drawn = draw_items(tree, role, arms, purpose, posts)
+    with contextlib.closing(Database.open(tree.rate, create=True)) as database:
+        create_study(database, tree.rate, name, drawn)
+        figures = status(database, name)[name] | {"left_out": drawn.left_out}
+    show_figures(f"study {name}", figures, as_json)
+    if not as_json:
+        console.print(f"[green]created[/] {name}; next: llumi rate invite {name} --raters N")
+
+
+@rate_app.command("invite")
+def rate_invite(
+    name: Annotated[str, typer.Argument(help="Which study.")],
+    raters: Annotated[int, typer.Option(min=1, max=10_000, help="How many raters to add.")] = 1,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a link for each new rater. Links are shown this once: whoever has one can rate as that rater.
+
+    Example: llumi rate invite first --raters 12 --json > links.json
+    """
+    from llumi.rate.database import Database
+    from llumi.rate.server import public_url
+    from llumi.rate.study import invite
+
+    tree = load_config(config, overrides or ())
+    with contextlib.closing(Database.open(tree.rate)) as database:
+        tokens = invite(database, name, raters)
+    links = {rater: f"{public_url(tree.rate)}/join/{token}" for rater, token in tokens.items()}
+    if as_json:
+        show_figures(name, links, as_json=True)
+        return
+    for rater, link in links.items():
+        console.print(f"{rater}  {link}", soft_wrap=True)
+
+
+@rate_app.command("serve")
+def rate_serve(config: ConfigOption = None, overrides: SetOption = None) -> None:
+    """Serve the page of every study until Ctrl-C. Example: llumi rate serve --set rate.port=8020"""
+    from llumi.rate.database import Database
+    from llumi.rate.server import public_url
+    from llumi.rate.server import serve as serve_page
+
+    tree = load_config(config, overrides or ())
+    with contextlib.closing(Database.open(tree.rate)) as database:
+        console.print(f"[green]serving[/] {public_url(tree.rate)}; raters come in by their links", soft_wrap=True)
+        serve_page(database, tree.rate)
+
+
+@rate_app.command("status")
+def rate_status(
+    name: Annotated[str | None, typer.Argument(help="Which study; default: all.")] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How far studies have come: items, ratings, skipped pages, raters. Example: llumi rate status first"""
+    from llumi.rate.database import Database
+    from llumi.rate.study import status
+
+    tree = load_config(config, overrides or ())
+    with contextlib.closing(Database.open(tree.rate)) as database:
+        studies = status(database, name)
+    if as_json:
+        show_figures("studies", studies, as_json=True)
+        return
+    for study, figures in studies.items():
+        show_figures(f"study {study}", figures)
+
+
+@rate_app.command("export")
+def rate_export(
+    name: Annotated[str, typer.Argument(help="Which study.")],
+    out: Annotated[Path, typer.Option(help="The folder for scales, choices and checks as Parquet, without any text.")],
+    *,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Also write what raters preferred, text and all, as .ndjson for `llumi pairs add`.")
+    ] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write what raters sent until now; pairs come of studies for training alone.
+
+    Example: llumi rate export second --out ratings/second --pairs preferred.ndjson
+    """
+    from llumi.rate.database import Database
+    from llumi.rate.export import read_ratings, write_pairs, write_records
+
+    tree = load_config(config, overrides or ())
+    with contextlib.closing(Database.open(tree.rate)) as database:
+        ratings = read_ratings(database, name)
+    if pairs:
+        write_pairs(ratings, name, pairs)
+    files = write_records(ratings, out)
+    show_figures(f"study {name}", {"counts": ratings.counts, "files": [str(file) for file in files]}, as_json)
+    if not as_json:
+        console.print(f"[green]written[/] {out}" + (f"; next: llumi pairs add human {pairs}" if pairs else ""), soft_wrap=True)
 
 
 @app.command()

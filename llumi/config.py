@@ -6,6 +6,7 @@ the value, and what would be right. Secrets are not here: the store's credential
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -413,6 +414,37 @@ class ServeConfig(Section):
         return self.gm if role == "gm" else self.im
 
 
+class RateConfig(Section):
+    """The human rating page, and the rules that a study is created with.
+
+    `database` is `sqlite:///FILE` or `postgresql://USER@HOST/NAME`; its password comes from PGPASSWORD or ~/.pgpass, never
+    from here. `public_url` is how raters reach the page, where that is not `host` and `port`; `country` (such as IE)
+    chooses the crisis lines that they see, `contact` whom they can ask. Nobody gets more than `pages_per_rater` pages; of
+    these, `check_share` ask for certain answers and `repeat_share` come a second time. A page that was opened is kept for
+    its rater for `lease_seconds`. Posts of the tiers in `risks` are shown, no others.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = Field(8010, ge=1, le=65535)
+    public_url: str | None = Field(None, pattern=r"^https?://[^/\s]+$")
+    database: str = Field("sqlite:///llumi-data/rate.db", pattern=r"^(sqlite:///|postgresql://)")
+    raters_per_item: int = Field(3, ge=1)
+    pages_per_rater: int = Field(30, ge=1)
+    seed: int = Field(17, ge=0, lt=2**31)
+    lease_seconds: float = Field(1800, gt=0)
+    check_share: float = Field(0.07, ge=0, le=0.5)
+    repeat_share: float = Field(0.07, ge=0, le=0.5)
+    risks: tuple[Literal["none", "possible", "imminent"], ...] = ("none", "possible")
+    country: str = Field("*", pattern=r"^(\*|[A-Za-z]{2})$")
+    contact: str | None = None
+
+    @model_validator(mode="after")
+    def _no_secret(self) -> Self:
+        if re.match(r"^[a-z]+://[^/@]*:[^/@]*@", self.database):
+            raise ValueError("database: holds a password; take it out, and set PGPASSWORD or ~/.pgpass")
+        return self
+
+
 class Config(Section):
     """One deployment of LLUMI."""
 
@@ -426,6 +458,7 @@ class Config(Section):
     generate: GenerateConfig = GenerateConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     serve: ServeConfig = ServeConfig()
+    rate: RateConfig = RateConfig()
 
 
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:

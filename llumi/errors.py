@@ -12,7 +12,9 @@
     |-- EngineError      an engine that cannot answer a request
     |   |-- PromptTooLongError
     |   `-- PromptRefusedError
-    `-- ServeError       the service cannot start, or does not answer
+    |-- ServeError       the service cannot start, or does not answer
+    `-- RateError        a study that cannot be made, found or used as asked
+        `-- DatabaseError    the database of the rating page does not answer
 
 A message is one line for a reader in the middle of an outage: where, what is wrong, what would be right. It never
 holds text of a post, a draft or a reply.
@@ -69,3 +71,11 @@ class PromptRefusedError(EngineError):
 
 class ServeError(LlumiError):
     """The service cannot start, or does not answer."""
+
+
+class RateError(LlumiError):
+    """A study of the rating page cannot be made, found or used as asked."""
+
+
+class DatabaseError(RateError):
+    """The database of the rating page does not answer."""

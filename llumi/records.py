@@ -6,6 +6,12 @@ import pyarrow as pa
 
 Split = Literal["train", "test"]
 
+HUMAN_REPLY = "human-reply"
+"""The arm of the best endorsed human reply to each post."""
+
+HUMAN_DRAFT = "human-draft"
+"""The arm of the least endorsed human reply to each post: the draft that IM revises."""
+
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
@@ -107,3 +113,49 @@ GENERATION_SCHEMA = pa.schema(
     ]
 )
 """`generations/<role>-<model>/`: one row per prompt; `error` is null where a reply was generated, else `reply` is null."""
+
+SCALE_SCHEMA = pa.schema(
+    [
+        ("study", pa.string()),
+        ("rater", pa.string()),
+        ("item", pa.string()),
+        ("post_id", pa.string()),
+        ("arm", pa.string()),
+        ("dimension", pa.string()),
+        ("score", pa.int64()),
+        ("is_repeat", pa.bool_()),
+    ]
+)
+"""`scales.parquet` of `llumi rate export`: one score from 1 to 5. A scale for both replies stands with the revision's arm."""
+
+CHOICE_SCHEMA = pa.schema(
+    [
+        ("study", pa.string()),
+        ("rater", pa.string()),
+        ("item", pa.string()),
+        ("post_id", pa.string()),
+        ("left_arm", pa.string()),
+        ("right_arm", pa.string()),
+        ("verdict", pa.string()),
+        ("first_shown", pa.string()),
+        ("is_repeat", pa.bool_()),
+        ("seconds", pa.float64()),
+    ]
+)
+"""`choices.parquet`: which of two replies was preferred, `left`, `right` or `tie`.
+
+`first_shown` is the arm that was read first: the left one, which is above the other on a phone. `seconds` are from when the
+page was shown to when it was sent.
+"""
+
+CHECK_SCHEMA = pa.schema(
+    [
+        ("study", pa.string()),
+        ("rater", pa.string()),
+        ("item", pa.string()),
+        ("num_asked", pa.int64()),
+        ("num_right", pa.int64()),
+        ("seconds", pa.float64()),
+    ]
+)
+"""`checks.parquet`: of the answers that a page asked for, how many were given."""

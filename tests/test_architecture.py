@@ -50,6 +50,12 @@ FLOORS = {
     "llumi.generate.run": 2,
     "llumi.evaluate.run": 2,
     "llumi.evaluate.safety": 2,
+    "llumi.rate.draw": 2,
+    "llumi.rate.study": 2,
+    "llumi.rate.export": 2,
+    "llumi.rate.rendering": 2,
+    "llumi.rate.app": 2,
+    "llumi.rate.server": 2,
     "llumi.serve.api": 2,
     "llumi.serve.replica": 2,
     "llumi.serve.router": 2,
@@ -114,7 +120,7 @@ def test_every_listed_file_stands() -> None:
     assert set(FLOORS) <= set(MODULES)
 
 
-@pytest.mark.parametrize("package", ["corpus", "pairs", "evaluate"])
+@pytest.mark.parametrize("package", ["corpus", "pairs", "evaluate", "rate"])
 def test_light_packages_load_no_torch_and_their_first_floor_no_ray(package: str) -> None:
     names = [name for name in MODULES if name.startswith(f"llumi.{package}") and floor(name) == 1]
     heavy = ["torch", "transformers", "ray", "trl", "deepspeed"]

@@ -13,7 +13,7 @@ from llumi.train.grid import grid
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMAND = re.compile(r"(?:^|`)llumi ((?:[a-z]+ ?)+)", re.MULTILINE)
-SECTIONS = "corpus|evaluate|generate|pairs|ray|safety|serve|storage|train"
+SECTIONS = "corpus|evaluate|generate|pairs|rate|ray|safety|serve|storage|train"
 SETTING = re.compile(rf"\b((?:{SECTIONS})\.[a-z_0-9.]+=(?:\[[^\]]*\]|[^\s`,]+))")
 SWEEP = re.compile(r"(?:llumi sweep|jobs/sweep\.py) (gm|im) (sft|dpo1|dpo2) (.*)")
 

@@ -8,8 +8,9 @@ import polars as pl
 
 from llumi.config import Config
 from llumi.errors import ArtifactError
-from llumi.evaluate.measures import HUMAN_ARMS, HUMAN_DRAFT, HUMAN_REPLY
+from llumi.evaluate.measures import HUMAN_ARMS
 from llumi.prompts import Role
+from llumi.records import HUMAN_DRAFT, HUMAN_REPLY
 from llumi.storage import Manifest, Storage
 
 ROWS = "rows"

@@ -7,12 +7,7 @@ from typing import Literal
 from llumi.embedding import EMBEDDING_MODEL
 from llumi.evaluate.counts import MATTR_WINDOW
 from llumi.prompts import Role
-
-HUMAN_REPLY = "human-reply"
-"""The arm of the best endorsed human reply to each post."""
-
-HUMAN_DRAFT = "human-draft"
-"""The arm of the least endorsed human reply to each post: the draft that IM revises."""
+from llumi.records import HUMAN_DRAFT, HUMAN_REPLY
 
 HUMAN_ARMS: dict[Role, tuple[str, ...]] = {"gm": (HUMAN_REPLY,), "im": (HUMAN_DRAFT, HUMAN_REPLY)}
 """The human arms of a role's section, its reference first."""

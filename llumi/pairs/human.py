@@ -78,7 +78,7 @@ def add_pairs(config: Config, name: str, file: Path) -> Manifest:
             "raters": kept["rater"].drop_nulls().n_unique(),
             "examples": {folder: table.num_rows for folder, table in tables.items()},
         },
-        metrics={"made_by": MADE_BY, "key_id": key.key_id},
+        metrics={"made_by": MADE_BY, "key_id": key.key_id, **_agreement(kept)},
     )
 
 
@@ -205,6 +205,12 @@ def _people(pairs: pl.DataFrame) -> pa.Table:
     )
     people = pl.concat(parts).select(PEOPLE_SCHEMA.names)
     return people.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(PEOPLE_SCHEMA)
+
+
+def _agreement(kept: pl.DataFrame) -> dict[str, float]:
+    """How many people judged a pair, and what share of them preferred the chosen text, where the file says so."""
+    means = {f"mean_{name}": kept[name].mean() for name in ("num_raters", "agreement")}
+    return {name: round(mean, 3) for name, mean in means.items() if isinstance(mean, float)}
 
 
 def _splits(kept: pl.DataFrame, held_out: set[str]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class PreferredPair(BaseModel):
     """One row: to `post` somebody preferred `chosen` over `rejected`; for IM both revise `draft`.
 
     `weight` says how much the pair counts. Identifiers and names are raw here, or pseudonyms already; `rater` is who
-    preferred, the others wrote the texts.
+    preferred, the others wrote the texts. Where several were asked, `agreement` is the share of `num_raters` who preferred.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -73,6 +73,8 @@ class PreferredPair(BaseModel):
     chosen_author: Author | None = None
     rejected_author: Author | None = None
     rater: Author | None = None
+    num_raters: int | None = Field(None, ge=1)
+    agreement: float | None = Field(None, gt=0, le=1)
 
     @model_validator(mode="after")
     def _draft_where_it_belongs(self) -> Self:
@@ -91,7 +93,7 @@ class PreferredPair(BaseModel):
 
 FIELDS = PreferredPair.model_fields
 REQUIRED = [name for name, field in FIELDS.items() if field.is_required()]
-_SCHEMA = dict.fromkeys(FIELDS, pl.String()) | {"weight": pl.Float64()}
+_SCHEMA = dict.fromkeys(FIELDS, pl.String()) | {"weight": pl.Float64(), "num_raters": pl.Int64(), "agreement": pl.Float64()}
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,10 @@ class Resources(Document):
         return read_document(cls, path or DEFAULT_FILE)
 
     def of(self, locale: str) -> tuple[Resource, ...]:
-        """The services for a country ("IE"), those for everywhere last."""
-        own = tuple(resource for resource in self.resources if locale.upper() in resource.locales)
-        return own + tuple(resource for resource in self.resources if "*" in resource.locales)
+        """The services for a country ("IE"), those for everywhere last; for "*" these alone."""
+        everywhere = tuple(resource for resource in self.resources if "*" in resource.locales)
+        own = (resource for resource in self.resources if locale.upper() in resource.locales)
+        return (*(resource for resource in own if resource not in everywhere), *everywhere)
 
     @cached_property
     def numbers(self) -> tuple[str, ...]:

@@ -1,0 +1,128 @@
+"""The database of the rating page: SQLite in a file, or PostgreSQL; what was committed outlives a killed server.
+
+Every piece of work is one transaction. On SQLite it takes the write lock as it begins, so that what it reads is still
+true when it writes; on PostgreSQL work that assigns or closes turns locks its study's row.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError, NoSuchModuleError, OperationalError, SQLAlchemyError
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from llumi.config import RateConfig
+from llumi.errors import DatabaseError, RateError
+from llumi.rate.tables import Base, Study
+
+Given = TypeVar("Given")
+Clock = Callable[[], float]
+CONNECTIONS = 8
+"""To PostgreSQL. SQLite has one: it writes one transaction at a time, and waiting for a lock of its own costs it naps."""
+
+BUSY_SECONDS = 10.0
+"""How long a request waits for its turn before it is refused."""
+
+
+class Database:
+    """The studies of one deployment; `clock` gives seconds since 1970."""
+
+    def __init__(self, engine: Engine, clock: Clock = time.time) -> None:
+        self._engine = engine
+        self.clock = clock
+
+    @classmethod
+    def open(cls, config: RateConfig, *, create: bool = False, clock: Clock = time.time) -> "Database":
+        """Connect to `config.database`; with `create` the file and the tables are made where there are none.
+
+        Raises DatabaseError where nothing answers, RateError where no study was ever created there.
+        """
+        url = make_url(config.database)
+        if url.drivername == "postgresql":
+            url = url.set(drivername="postgresql+psycopg")
+        if url.get_backend_name() == "sqlite":
+            _check_file(url, create)
+        database = cls(_engine(url), clock)
+        with database._answering():
+            if create:
+                Base.metadata.create_all(database._engine)
+            elif not inspect(database._engine).has_table(Study.__tablename__):
+                raise RateError(f"{shown(url)}: holds no study; create one with `llumi rate create`")
+        return database
+
+    def run(self, work: Callable[[Session], Given]) -> Given:
+        """Do `work` in one transaction; once this returns it is on disk. Raises DatabaseError where nothing answers."""
+        with self._answering(), Session(self._engine, expire_on_commit=False) as session, session.begin():
+            return work(session)
+
+    def close(self) -> None:
+        """Give every connection back."""
+        self._engine.dispose()
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            if isinstance(error, DBAPIError) and not isinstance(error, OperationalError) and not error.connection_invalidated:
+                raise  # a defect, such as a constraint that no caller foresaw
+            # The message of a driver may quote what was written, so that none of it is repeated.
+            raise DatabaseError(
+                f"{shown(self._engine.url)}: does not answer ({type(error).__name__}); start it, or correct rate.database"
+            ) from None
+
+
+def shown(url: URL) -> str:
+    """The database as messages name it."""
+    return url.render_as_string(hide_password=True)
+
+
+def _check_file(url: URL, create: bool) -> None:
+    if not url.database or url.database == ":memory:":
+        raise RateError(f"rate.database {shown(url)}: ratings must outlive the server; name a file, as sqlite:///rate.db")
+    file = Path(url.database)
+    if not create:
+        if not file.exists():
+            raise RateError(f"{file}: no such database; create a study with `llumi rate create`, or correct rate.database")
+        return
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch(mode=0o600)  # it holds the posts
+    except OSError as error:
+        raise RateError(f"{file}: cannot be made ({error.strerror}); correct rate.database") from None
+
+
+def _engine(url: URL) -> Engine:
+    is_sqlite = url.get_backend_name() == "sqlite"
+    options: dict[str, Any] = {"timeout": BUSY_SECONDS} if is_sqlite else {"connect_timeout": int(BUSY_SECONDS)}
+    try:
+        engine = create_engine(
+            url,
+            connect_args=options,
+            pool_size=1 if is_sqlite else CONNECTIONS,
+            max_overflow=0,
+            pool_timeout=BUSY_SECONDS,
+            pool_pre_ping=not is_sqlite,
+            hide_parameters=True,
+        )
+    except (ModuleNotFoundError, NoSuchModuleError):
+        raise RateError(f"rate.database {shown(url)}: its driver is not installed; pip install 'llumi[postgresql]'") from None
+    if is_sqlite:
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # the driver begins no transaction of its own: `_begin_sqlite` does
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
