@@ -410,6 +410,30 @@ def rate_export(
         console.print(f"[green]written[/] {out}" + (f"; next: llumi pairs add human {pairs}" if pairs else ""), soft_wrap=True)
 
 
+@rate_app.command("outcome")
+def rate_outcome(
+    folder: Annotated[Path, typer.Argument(help="What `llumi rate export` wrote.")],
+    *,
+    reference: Annotated[
+        str | None, typer.Option(help="The arm that others are set against; beside the paper: our DPO2.")
+    ] = None,
+    other: Annotated[str | None, typer.Option(help="The arm in the place of the paper's GPT-5-nano.")] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What a study came to: scores, agreement, win rates, and the paper's figures beside ours.
+
+    Example: llumi rate outcome ratings/first --reference gm-dpo2 --other house --json
+    """
+    from llumi.evaluate.outcome import outcome, read_ratings
+    from llumi.evaluate.ratings import Resampling
+
+    drawn = load_config(config, overrides or ()).evaluate
+    resampling = Resampling(drawn.num_bootstrap, drawn.confidence, drawn.seed)
+    show_figures(f"ratings {folder}", outcome(read_ratings(folder), resampling, reference=reference, other=other), as_json)
+
+
 @app.command()
 def serve(config: ConfigOption = None, overrides: SetOption = None) -> None:
     """Serve GM and IM behind one router until Ctrl-C. Example: llumi serve --set serve.port=9000"""

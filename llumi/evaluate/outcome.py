@@ -12,10 +12,10 @@ from llumi.errors import RatingsError
 from llumi.evaluate.agreement import alphas, intraclass_correlations
 from llumi.evaluate.bradley_terry import bradley_terry
 from llumi.evaluate.consistency import choice_consistency, scale_consistency
-from llumi.evaluate.measures import HUMAN_DRAFT
 from llumi.evaluate.paper import preference_beside_paper, scores_beside_paper
 from llumi.evaluate.preference import position_bias, win_rates
 from llumi.evaluate.ratings import Choice, Resampling, ScaleRating, Unknown, by_dimension, mean_estimates
+from llumi.records import HUMAN_DRAFT
 
 
 @dataclass(frozen=True)
