@@ -1,15 +1,18 @@
 """From what raters sent to records and to pairs that the stage dpo2 learns from."""
 
 import contextlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from llumi.cli import app
 from llumi.corpus.privacy import KEY_VARIABLE
-from llumi.errors import RateError
+from llumi.errors import RateError, RatingsError
 from llumi.pairs.human import add_pairs
 from llumi.rate.app import make_app
 from llumi.rate.export import Ratings, read_ratings, write_pairs, write_records
@@ -25,9 +28,9 @@ REFUSED = next(rule.examples[0] for rule in SafetyRules.load().file.replies if r
 def rated(house: House, tokens: list[str], judge: Judge, client: Any, role: Any = "gm") -> Ratings:
     """What comes out once every rater has answered every page as `judge` says."""
     with contextlib.closing(house.open()) as database:
-        app = make_app(database, house.config.rate)
+        page = make_app(database, house.config.rate)
         for number, token in enumerate(tokens):
-            rater = Browser(client(app), token, role)
+            rater = Browser(client(page), token, role)
             rater.start()
             while rater.is_rating:
                 house.clock.now += 7
@@ -50,6 +53,19 @@ def test_records_have_their_schema_and_time(house: House, starlette_client: Any,
     assert set(ratings.records["choices"]["seconds"].to_pylist()) == {7.0}
     written = b"".join(file.read_bytes() for file in files)
     assert b"evenings" not in written
+
+
+def test_the_commands_come_to_an_outcome(house: House, starlette_client: Any, tmp_path: Path) -> None:
+    write_records(rated(house, house.study(), prefers("lamp"), starlette_client), tmp_path / "out")
+    shown = CliRunner().invoke(app, ["rate", "outcome", str(tmp_path / "out"), "--json"])
+    assert shown.exit_code == 0, shown.output
+    tree = json.loads(shown.stdout)
+    assert (tree["raters"], tree["items"]) == (2, NUM_POSTS)
+    # Both raters like the same arm best, all the way: they agree, and its odds have no bound.
+    assert {rate["wins"] + rate["losses"] for rate in tree["win_rates"].values()} == {2 * NUM_POSTS}
+    assert tree["agreement"]["alpha"].keys() >= {"empathy", "safety"}
+    wrong = CliRunner().invoke(app, ["rate", "outcome", str(tmp_path)])
+    assert isinstance(wrong.exception, RatingsError)
 
 
 def test_repeats_are_marked_and_checks_stand_apart(make_house: MakeHouse, starlette_client: Any) -> None:
