@@ -48,6 +48,8 @@ FLOORS = {
     "llumi.train.sweep": 2,
     "llumi.generate.answer": 2,
     "llumi.generate.run": 2,
+    "llumi.evaluate.report": 2,
+    "llumi.evaluate.report_safety": 2,
     "llumi.evaluate.run": 2,
     "llumi.evaluate.safety": 2,
     "llumi.rate.draw": 2,
