@@ -78,3 +78,23 @@ def test_keys_that_the_libraries_read_pass_and_arrive(tmp_path: Path) -> None:
 def test_a_value_that_trl_refuses_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^train\.trl: SFTConfig refuses it \(.*not_a_schedule.*\)$"):
         trainer_arguments(TrainConfig(trl={"lr_scheduler_type": "not_a_schedule"}), "sft", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stage", "offload", "moved"),
+    [
+        (2, "cpu", {"offload_optimizer"}),
+        (3, "cpu", {"offload_optimizer", "offload_param"}),
+        (3, "nvme", {"offload_optimizer", "offload_param"}),
+    ],
+)
+def test_offload_is_what_deepspeed_takes_it_for(stage: int, offload: str, moved: set[str], tmp_path: Path) -> None:
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    place = {"nvme_path": tmp_path} if offload == "nvme" else {}
+    train = TrainConfig(use_gpu=True, zero_stage=stage, offload=offload, **place)  # type: ignore[arg-type]
+    read = DeepSpeedZeroConfig(**deepspeed_config(train)["zero_optimization"])
+    there = {name: getattr(read, name) for name in ("offload_optimizer", "offload_param") if getattr(read, name) is not None}
+    assert there.keys() == moved
+    assert {str(place.device) for place in there.values()} == {offload}
+    assert {place.nvme_path for place in there.values()} == {tmp_path if offload == "nvme" else None}
