@@ -8,6 +8,7 @@ import typer
 import yaml
 
 from llumi.config import Stage, load_config
+from llumi.generate.names import Posts
 from llumi.job import (
     ConfigOption,
     JsonOption,
@@ -113,7 +114,9 @@ def pairs_build(
 
 @pairs_app.command("teach")
 def pairs_teach(
-    generations: Annotated[str, typer.Argument(help="Such as im-teacher-drafts, from `llumi generate im teacher --drafts`.")],
+    generations: Annotated[
+        str, typer.Argument(help="Such as im-teacher-drafts, from `llumi generate im teacher --posts drafts`.")
+    ],
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
@@ -251,13 +254,19 @@ def sweep(
 
 @app.command()
 def generate(
-    role: Annotated[Role, typer.Argument(help="gm replies to the held-out posts, im revises their drafts.")],
+    role: Annotated[Role, typer.Argument(help="gm replies to posts, im revises the drafts to them.")],
     models: Annotated[
         list[str],
         typer.Argument(help="base, a trained stage such as gm-dpo1, one from `llumi model add`, or one of generate.endpoints."),
     ],
     *,
-    drafts: Annotated[bool, typer.Option("--drafts", help="im: revise all drafts, for `llumi pairs teach`.")] = False,
+    posts: Annotated[
+        Posts,
+        typer.Option(
+            help="held-out: for evaluation. train: for a study whose preferences dpo2 learns from. "
+            "drafts: (im) every draft, for `llumi pairs teach`."
+        ),
+    ] = "held-out",
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
@@ -267,7 +276,7 @@ def generate(
 
     with job(config, overrides, quiet=as_json) as here:
         for model in models:
-            manifest = run_generation(here.config, role, model, here.progress, drafts=drafts)
+            manifest = run_generation(here.config, role, model, here.progress, posts=posts)
             here.progress.finish()
             show_artifact(manifest, here.config, as_json)
 

@@ -7,7 +7,7 @@ from functools import partial
 from llumi.config import Config, Stage
 from llumi.evaluate.equivalence import check_margins
 from llumi.evaluate.run import evaluate, evaluate_fingerprint
-from llumi.generate.answer import generation_name
+from llumi.generate.names import generation_name
 from llumi.generate.run import generate, generate_fingerprint
 from llumi.models import ensure_base, model_name
 from llumi.pairs.build import build_pairs, pairs_fingerprint

@@ -61,7 +61,7 @@ def ordinal_alpha(counts: FloatArray, resampling: Resampling) -> Estimate | Unkn
         return Unknown("every score is the same, so that agreement cannot be told from habit")
     flat = coincidences.reshape(len(paired), -1)
     sums = resampled_sums(flat, resampling.num_bootstrap, resampling.seed).reshape(-1, num_values, num_values)
-    low, high = percentile_intervals(_alpha_of(sums)[:, None], resampling.confidence)[0]
+    low, high = percentile_intervals(_alpha_of(sums)[:, None], resampling.confidence, len(paired))[0]
     return Estimate(float(value), float(low), float(high), len(paired))
 
 

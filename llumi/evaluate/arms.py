@@ -9,6 +9,7 @@ import polars as pl
 from llumi.config import Config
 from llumi.errors import ArtifactError
 from llumi.evaluate.measures import HUMAN_ARMS
+from llumi.generate.names import answers_train_posts
 from llumi.prompts import Role
 from llumi.records import HUMAN_DRAFT, HUMAN_REPLY
 from llumi.storage import Manifest, Storage
@@ -77,8 +78,7 @@ def find_generations(config: Config, storage: Storage, names: Sequence[str]) -> 
                 )
     else:
         standing = storage.list("generations")
-        # A teacher's revisions of all drafts are material for training.
-        chosen = [one for one in standing if pairs in one.inputs and not one.name.endswith("-drafts")]
+        chosen = [one for one in standing if pairs in one.inputs and not answers_train_posts(one.name, _authors(one))]
     if not chosen:
         raise ArtifactError(
             f"{storage.uri}/generations: none from {pairs.name} as it stands; run `llumi generate gm base` first"
@@ -166,6 +166,12 @@ def _model_arm(storage: Storage, generation: Manifest, rows: pl.DataFrame) -> Ar
         num_empty=given.filter(pl.col("reply").str.strip_chars() == "").height,
         num_cut=given.filter(pl.col("finish_reason") == "length").height,
     )
+
+
+def _authors(generation: Manifest) -> list[str]:
+    """The model or the service that generated, by its name."""
+    places = (entry.name.partition("/") for entry in generation.inputs)
+    return [name for kind, _, name in places if kind in {"models", "endpoints"}]
 
 
 def _lineage(storage: Storage, generation: Manifest) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ def bradley_terry(choices: Iterable[Choice], reference: str, resampling: Resampl
     origin = arms.index(reference)
     strengths, ties = fit_davidson(np.concatenate([total[None], drawn]), pairs, len(arms))
     figures = np.column_stack([strengths - strengths[:, [origin]], ties])
-    intervals = percentile_intervals(figures[1:], resampling.confidence)
+    intervals = percentile_intervals(figures[1:], resampling.confidence, len(outcomes))
     num_choices = [int(sum(total[row].sum() for row, pair in enumerate(pairs) if arm in pair)) for arm in range(len(arms))]
     estimates = [
         Estimate(float(value), float(low), float(high), n)

@@ -11,7 +11,7 @@ from llumi.config import EndpointConfig, GenerateConfig
 from llumi.engine import Engine, Request, Sampling, open_engine
 from llumi.engine.endpoint import EndpointEngine
 from llumi.errors import EngineError, LlumiError
-from llumi.generate.select import DRAFTS
+from llumi.generate.names import Posts, generation_name
 from llumi.models import fetch_model
 from llumi.prompts import Message, Role, gm_prompt, im_prompt
 from llumi.records import GENERATION_SCHEMA
@@ -23,13 +23,13 @@ FAILURE = "failure"
 
 @dataclass(frozen=True)
 class Work:
-    """What an actor needs to know: how to draw, and who answers as what; `drafts` where a teacher revises them all."""
+    """What an actor needs to know: how to draw, and who answers which posts as what."""
 
     config: GenerateConfig
     storage: Storage
     role: Role
     model: str
-    drafts: bool = False
+    posts: Posts = "held-out"
 
     @property
     def endpoint(self) -> EndpointConfig | None:
@@ -39,12 +39,7 @@ class Work:
     @property
     def name(self) -> str:
         """The artifact that comes of it."""
-        return generation_name(self.role, self.model, self.drafts)
-
-
-def generation_name(role: Role, model: str, drafts: bool = False) -> str:
-    """The artifact of `model` in `role`: ("gm", "gm-dpo1") gives "gm-dpo1", ("im", "base", True) "im-base-drafts"."""
-    return f"{role}-{model.removeprefix(f'{role}-')}" + (f"-{DRAFTS}" if drafts else "")
+        return generation_name(self.role, self.model, self.posts)
 
 
 def prompt_seed(seed: int, post_id: str) -> int:

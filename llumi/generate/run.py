@@ -1,4 +1,4 @@
-"""Bulk generation: Ray Data carries held-out posts, or drafts for a teacher, through actors that each hold an engine."""
+"""Bulk generation: Ray Data carries posts, or the drafts to them, through actors that each hold an engine."""
 
 import time
 from collections import Counter
@@ -18,6 +18,7 @@ from llumi.engine.endpoint import check_in_house
 from llumi.errors import ConfigError, EngineError
 from llumi.generate.answer import FAILURE, Answerer, Work
 from llumi.generate.kept import Kept, kept_rows
+from llumi.generate.names import Posts
 from llumi.generate.select import select_prompts
 from llumi.progress import Progress, silent
 from llumi.prompts import Role
@@ -30,24 +31,25 @@ ROWS_PER_TASK = 8
 ROWS_PER_FILE = 10_000
 
 
-def generate(config: Config, role: Role, model: str, progress: Progress = silent, *, drafts: bool = False) -> Manifest:
+def generate(config: Config, role: Role, model: str, progress: Progress = silent, *, posts: Posts = "held-out") -> Manifest:
     """Answer the held-out posts (IM: revise their drafts) with `models/<model>` -> `generations/<role>-<model>`.
 
-    `model` may also name one of `generate.endpoints`. With `drafts` the model is a teacher: it revises the drafts of train
-    and test posts alike, for `llumi pairs teach`, -> `generations/im-<model>-drafts`.
+    `model` may also name one of `generate.endpoints`. Of `train` posts comes `generations/<role>-<model>-train`, for a study
+    whose preferences dpo2 learns from. With `drafts` the model is a teacher: it revises the drafts of train and test posts
+    alike, for `llumi pairs teach`, -> `generations/im-<model>-drafts`.
 
     A prompt that fails is recorded with its reason and the rest goes on. An attempt that died goes on where it stood. Raises
     ArtifactError or ModelError for the inputs, ConfigError where the cluster cannot hold the actors or an endpoint is not in
     this network, EngineError where no prompt was answered.
     """
-    if drafts and role != "im":
-        raise ConfigError(f"--drafts: {role} writes replies; it is im that revises drafts: llumi generate im {model} --drafts")
+    if posts == "drafts" and role != "im":
+        raise ConfigError(f"--posts drafts: {role} writes replies; im revises drafts: llumi generate im {model} --posts drafts")
     started = time.monotonic()
     storage = Storage.open(config.storage)
     inputs = _inputs(config, storage, model)
-    mark = generate_fingerprint(config, storage, role, model, drafts)
-    work = Work(config.generate, storage, role, model, drafts)
-    prompts = select_prompts(config, storage, role, drafts)
+    mark = generate_fingerprint(config, storage, role, model, posts)
+    work = Work(config.generate, storage, role, model, posts)
+    prompts = select_prompts(config, storage, role, posts)
     _check(work)
     with kept_rows(storage, work.name, mark) as kept:
         standing = kept.read()
@@ -68,11 +70,13 @@ def generate(config: Config, role: Role, model: str, progress: Progress = silent
         )
 
 
-def generate_fingerprint(config: Config, storage: Storage, role: Role, model: str, drafts: bool = False) -> str:
-    """What determines the generations: the model, the posts or drafts, and how replies are drawn from whom."""
+def generate_fingerprint(config: Config, storage: Storage, role: Role, model: str, posts: Posts = "held-out") -> str:
+    """What determines the generations: the model, the posts, and how replies are drawn from whom."""
     drawn = config.generate.model_dump(mode="json", exclude={"num_actors", "engine", "endpoints"})
-    if drafts:
-        drawn |= {"max_posts": config.pairs.revisions.max_pairs, "drafts": True}
+    if posts != "held-out":
+        drawn["posts"] = posts
+    if posts == "drafts":
+        drawn["max_posts"] = config.pairs.revisions.max_pairs
     engine = config.generate.engine.model_dump(mode="json", include={"kind", "precision", "vllm"})
     given = {} if model in config.generate.endpoints else {"engine": engine}
     return fingerprint("generate", {"role": role, **given, **drawn}, _inputs(config, storage, model))

@@ -1,4 +1,4 @@
-"""Which prompts are answered: the held-out posts, or drafts for a teacher, chosen by a hash of their ids."""
+"""Which prompts are answered: held-out posts, train posts, or drafts for a teacher, chosen by a hash of their ids."""
 
 import hashlib
 from collections.abc import Iterator
@@ -11,29 +11,31 @@ import pyarrow.parquet as pq
 
 from llumi.config import Config
 from llumi.errors import ArtifactError
+from llumi.generate.names import Posts
 from llumi.prompts import Role
 from llumi.storage import Manifest, Storage, store_errors
 
-HELD_OUT = "held-out"
-DRAFTS = "drafts"
+FOLDERS: dict[Posts, tuple[str, ...]] = {"held-out": ("held-out",), "train": ("drafts",), "drafts": ("drafts", "held-out")}
+"""Where the pairs keep them; the folder `drafts` holds train posts alone."""
 
 
-def select_prompts(config: Config, storage: Storage, role: Role, drafts: bool = False) -> pa.Table:
-    """The held-out posts (for IM those with a draft), by a hash of their ids: the first `max_posts` are a fair sample.
+def select_prompts(config: Config, storage: Storage, role: Role, posts: Posts = "held-out") -> pa.Table:
+    """The posts (for IM those with a draft), by a hash of their ids: the first `max_posts` are a fair sample.
 
-    With `drafts` those of the train posts too, `pairs.revisions.max_pairs` in all. Only what is chosen is held in memory.
+    Of `drafts` there are `pairs.revisions.max_pairs`. Only what is chosen is held in memory.
     """
-    folders = (DRAFTS, HELD_OUT) if drafts else (HELD_OUT,)
-    limit = config.pairs.revisions.max_pairs if drafts else config.generate.max_posts
+    folders = FOLDERS[posts]
+    limit = config.pairs.revisions.max_pairs if posts == "drafts" else config.generate.max_posts
     pairs = storage.manifest(f"pairs/{config.pairs.name}")
     ranks = np.concatenate([np.empty(0, np.uint64), *(rank for _, rank in _posts(storage, pairs, folders, role, ["post_id"]))])
     if not len(ranks):
-        raise ArtifactError(f"{storage.uri}/{pairs.reference}: no held-out post for {role}; raise pairs.test_fraction")
+        advice = "raise pairs.test_fraction" if posts == "held-out" else "see its card: llumi pairs card"
+        raise ArtifactError(f"{storage.uri}/{pairs.reference}: no {posts} post for {role}; {advice}")
     last = None if limit is None or limit >= len(ranks) else np.partition(ranks, limit - 1)[limit - 1]
     chosen, places = [], []
-    for posts, rank in _posts(storage, pairs, folders, role, ["post_id", "community", "post"]):
+    for part, rank in _posts(storage, pairs, folders, role, ["post_id", "community", "post"]):
         is_chosen = np.full(len(rank), True) if last is None else rank <= last
-        chosen.append(posts.filter(pa.array(is_chosen)))
+        chosen.append(part.filter(pa.array(is_chosen)))
         places.append(rank[is_chosen])
     return pa.concat_tables(chosen).take(pa.array(np.argsort(np.concatenate(places), kind="stable")))
 

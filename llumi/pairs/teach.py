@@ -1,6 +1,6 @@
 """IM's pairs from a local teacher: its revisions of drafts -> `pairs/<name>-taught`.
 
-A teacher is any model of this store; `llumi generate im MODEL --drafts` lets it revise. Here each revision is judged:
+A teacher is any model of this store; `llumi generate im MODEL --posts drafts` lets it revise. Here each revision is judged:
 one that is whole, safe and near its draft becomes the chosen answer over the draft. Everything else is kept as it was.
 """
 
@@ -87,7 +87,7 @@ def _inputs(config: Config, storage: Storage, generations: str) -> tuple[Manifes
     taught = storage.manifest(f"generations/{generations}")
     if not generations.startswith("im-") or not generations.endswith("-drafts"):
         raise ArtifactError(
-            f"{storage.uri}/{taught.reference}: not a teacher's; generate with: llumi generate im MODEL --drafts"
+            f"{storage.uri}/{taught.reference}: not a teacher's; generate with: llumi generate im MODEL --posts drafts"
         )
     if parent.as_input() not in taught.inputs:
         raise ArtifactError(

@@ -82,6 +82,9 @@ def test_coverage() -> None:
     low, high = bootstrap_intervals(studies, 1000, 0.9, 17).T
     covered = ((low <= 0.3) & (high >= 0.3)).mean()
     assert 0.85 <= covered <= 0.94
+    few = np.random.default_rng(12).normal(0.3, 1.0, size=(8, 2000))
+    low, high = bootstrap_intervals(few, 1000, 0.9, 17).T
+    assert 0.88 <= ((low <= 0.3) & (high >= 0.3)).mean() <= 0.92  # the plain percentiles hold it in 83
     rejected = (sign_flip_p_values(studies - 0.3, 1000, 17) <= 0.1).mean()
     assert 0.06 <= rejected <= 0.14
 

@@ -11,10 +11,12 @@ pytest.importorskip("ray")
 
 from llumi.config import Config, EndpointConfig
 from llumi.errors import ArtifactError, ConfigError, EngineError, ModelError
-from llumi.generate.answer import generation_name, prompt_seed
+from llumi.generate.answer import prompt_seed
+from llumi.generate.names import answers_train_posts, generation_name
 from llumi.generate.run import generate, generate_fingerprint
 from llumi.generate.select import select_prompts
 from llumi.models import ensure_base
+from llumi.prompts import Role
 from llumi.records import GENERATION_SCHEMA, HELD_OUT_SCHEMA
 from llumi.storage import Storage
 from tests.service import Service
@@ -99,7 +101,7 @@ def test_im_passes_over_posts_without_draft(echo: Config, storage: Storage, ray_
 def test_a_teacher_revises_the_drafts_of_train_and_test_posts(echo: Config, storage: Storage, ray_cluster: None):
     train_posts = {f"t{number}": f"The evenings of week {number} are quiet." for number in range(30)}
     publish_held_out(storage, POSTS, drafts=train_posts)
-    manifest = generate(vary(echo, max_posts=3), "im", "base", drafts=True)
+    manifest = generate(vary(echo, max_posts=3), "im", "base", posts="drafts")
     assert manifest.reference == "generations/im-base-drafts"
     assert manifest.counts == {"prompts": 50, "answered": 50, "failed": 0}
     rows = rows_of(storage, "generations/im-base-drafts")
@@ -108,17 +110,28 @@ def test_a_teacher_revises_the_drafts_of_train_and_test_posts(echo: Config, stor
     assert {entry.name for entry in manifest.inputs} == {"pairs/default", "models/base"}
 
     few = echo.pairs.model_copy(update={"revisions": echo.pairs.revisions.model_copy(update={"max_pairs": 25})})
-    sample = select_prompts(echo.model_copy(update={"pairs": few}), storage, "im", drafts=True)["post_id"].to_pylist()
+    sample = select_prompts(echo.model_copy(update={"pairs": few}), storage, "im", posts="drafts")["post_id"].to_pylist()
     assert sample == [row["post_id"] for row in rows][:25]
     assert set(sample) & set(POSTS)
     assert set(sample) & set(train_posts)
 
 
+@pytest.mark.parametrize("role", ["gm", "im"])
+def test_train_posts_alone_for_a_study_that_dpo2_learns_from(role: Role, echo: Config, storage: Storage, ray_cluster: None):
+    train_posts = {f"t{number}": f"The evenings of week {number} are quiet." for number in range(30)}
+    publish_held_out(storage, POSTS, drafts=train_posts)
+    manifest = generate(vary(echo, max_posts=12), role, "base", posts="train")
+    assert manifest.reference == f"generations/{role}-base-train"
+    answered = {row["post_id"] for row in rows_of(storage, manifest.reference)}
+    assert len(answered) == 12
+    assert answered < set(train_posts)
+
+
 def test_a_teacher_needs_drafts_and_only_im_revises(echo: Config, storage: Storage, ray_cluster: None):
     with pytest.raises(ArtifactError, match=r"holds no drafts/; run `llumi pairs build` again"):
-        generate(echo, "im", "base", drafts=True)
-    with pytest.raises(ConfigError, match="llumi generate im base --drafts"):
-        generate(echo, "gm", "base", drafts=True)
+        generate(echo, "im", "base", posts="drafts")
+    with pytest.raises(ConfigError, match="llumi generate im base --posts drafts"):
+        generate(echo, "gm", "base", posts="drafts")
 
 
 def test_a_prompt_that_is_too_long_is_recorded_and_the_rest_goes_on(echo: Config, storage: Storage, ray_cluster: None):
@@ -250,15 +263,20 @@ def test_the_fingerprint_follows_what_determines_the_rows_and_nothing_else(confi
         generate_fingerprint(vary(config, seed=18), storage, "gm", "base"),
         generate_fingerprint(vary(config, temperature=0.1), storage, "gm", "base"),
         generate_fingerprint(config, storage, "im", "base"),
-        generate_fingerprint(config, storage, "im", "base", drafts=True),
+        generate_fingerprint(config, storage, "im", "base", posts="drafts"),
+        generate_fingerprint(config, storage, "im", "base", posts="train"),
     ]
     publish_held_out(storage, {"p1": "Another post."})
     changed.append(generate_fingerprint(config, storage, "gm", "base"))
-    assert len({mark, *changed}) == 6
+    assert len({mark, *changed}) == 7
 
 
 def test_names():
     assert [generation_name("gm", model) for model in ("base", "gm-sft", "gm-dpo1")] == ["gm-base", "gm-sft", "gm-dpo1"]
     assert generation_name("im", "base") == "im-base"
-    assert generation_name("im", "teacher", drafts=True) == "im-teacher-drafts"
+    assert generation_name("im", "teacher", posts="drafts") == "im-teacher-drafts"
+    assert generation_name("gm", "gm-sft", posts="train") == "gm-sft-train"
+    assert answers_train_posts("gm-sft-train", ["gm-sft"])
+    assert answers_train_posts("im-teacher-drafts", ["teacher"])
+    assert not answers_train_posts("im-night-train", ["night-train"])
     assert prompt_seed(17, "p1") == prompt_seed(17, "p1") != prompt_seed(17, "p2")

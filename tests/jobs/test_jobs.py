@@ -17,16 +17,23 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from fastapi.testclient import TestClient
 
 from llumi.config import Stage, StorageConfig, load_config
 from llumi.corpus.sample import write_sample
 from llumi.environment import OUTBOUND_OFF
 from llumi.prompts import Role
+from llumi.rate.app import make_app
+from llumi.rate.draw import draw_items
+from llumi.rate.export import read_ratings, write_pairs
+from llumi.rate.study import create_study, invite
+from llumi.records import HUMAN_REPLY
 from llumi.storage import Input, Storage
 from llumi.submit import STOPS_IN_PEACE
 from llumi.train.lineage import find_pairs, find_parent
 from llumi.train.run import train_fingerprint
 from tests.conftest import free_port
+from tests.rate.conftest import Browser, House
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[2]
@@ -179,7 +186,28 @@ def test_sweep(cluster: Cluster) -> None:
     stand_for(cluster, "gm", "sft", point.name)
 
 
-def test_train_dpo2_on_human_pairs_with_its_checkpoints_on_s3(
+def preferred_by_raters(cluster: Cluster, folder: Path) -> Path:
+    """The pairs of a study over train posts whose one rater likes what people wrote better than what the model wrote."""
+    assert_succeeded(cluster.submit("gm", "gm-sft", "--posts", "train", "--set", "generate.max_posts=24", job="generate"))
+    rules = {"database": f"sqlite:///{folder}/rate.db", "raters_per_item": 1, "check_share": 0, "repeat_share": 0}
+    house = House(load_config(None, [f"storage.uri={cluster.storage.uri}", *(f"rate.{key}={rules[key]}" for key in rules)]))
+    by_people = set(cluster.storage.read_table("pairs/default", "drafts")["reply"].to_pylist())
+    with contextlib.closing(house.open()) as database:
+        drawn = draw_items(house.config, "gm", (HUMAN_REPLY, "gm-sft-train"), "training", None)
+        create_study(database, house.config.rate, "second", drawn)
+        (token,) = invite(database, "second", 1).values()
+        rater = Browser(TestClient(make_app(database, house.config.rate)), token)
+        rater.start()
+        while rater.is_rating:
+            rater.rate(verdict="left" if rater.replies[0] in by_people else "right")
+        ratings = read_ratings(database, "second")
+    assert ratings.counts["pairs"] == len(drawn.items) == 24
+    assert {pair["chosen"] for pair in ratings.pairs} <= by_people
+    write_pairs(ratings, "second", folder / "preferred.ndjson")
+    return folder / "preferred.ndjson"
+
+
+def test_train_dpo2_on_what_raters_preferred_with_its_checkpoints_on_s3(
     cluster: Cluster, s3_storage: StorageConfig, tmp_path: Path
 ) -> None:
     """From the SFT model as DPO1, so that the one stage is what is seen."""
@@ -189,16 +217,7 @@ def test_train_dpo2_on_human_pairs_with_its_checkpoints_on_s3(
         draft = storage.begin("models", name)
         files = [entry for entry in draft.upload(local.fetch(f"models/{source}")) if entry.path != "manifest.json"]
         ancestors = [draft.publish(files, fingerprint=name, config={}, inputs=ancestors).as_input()]
-    human = [
-        {
-            "role": "gm",
-            "post": f"Evening {i} was long.",
-            "chosen": f"I am glad you wrote ({i}).",
-            "rejected": f"It passes ({i}).",
-        }
-        for i in range(24)
-    ]
-    (tmp_path / "human.ndjson").write_text("".join(json.dumps(row) + "\n" for row in human))
+    preferred = preferred_by_raters(cluster, tmp_path)
     s3 = ["--set", f"storage.uri={s3_storage.uri}", "--set", f"storage.endpoint_url={s3_storage.endpoint_url}"]
     credentials = {name: os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
     added = [
@@ -208,7 +227,7 @@ def test_train_dpo2_on_human_pairs_with_its_checkpoints_on_s3(
         "pairs",
         "add",
         "human",
-        str(tmp_path / "human.ndjson"),
+        str(preferred),
         *cluster.overrides,
         *s3,
     ]
@@ -257,7 +276,7 @@ def test_serve_until_the_job_is_stopped(cluster: Cluster) -> None:
 
 def test_teach(cluster: Cluster) -> None:
     # As its revision, `echo` gives the end of a draft: near the draft, and shorter.
-    drafts = ("im", "base", "--drafts", "--set", "generate.max_new_tokens=25")
+    drafts = ("im", "base", "--posts", "drafts", "--set", "generate.max_new_tokens=25")
     assert_succeeded(cluster.submit(*drafts, job="generate"))
     assert_succeeded(cluster.submit("im-base-drafts", job="teach"))
     taught = cluster.storage.manifest("pairs/default-taught")

@@ -199,7 +199,7 @@ def test_generations_that_are_no_teachers_of_these_pairs_are_refused(tmp_path: P
     deployment = deploy(tmp_path)
     storage = Storage.open(deployment.storage)
     storage.begin("generations", "im-base").publish([], fingerprint="", config={}, inputs=[])
-    with pytest.raises(ArtifactError, match=r"generations/im-base: not a teacher's; .* llumi generate im MODEL --drafts"):
+    with pytest.raises(ArtifactError, match=r"generations/im-base: not a teacher's; .* llumi generate im MODEL --posts drafts"):
         teach(deployment, "im-base")
     begun = storage.begin("pairs", "default")
     begun.publish([begun.write("held-out/part-0.parquet", b"")], fingerprint="others", config={}, inputs=[])
