@@ -38,6 +38,7 @@ from tests.rate.conftest import Browser, House
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+TRAIN_GENERATIONS = ("gm-sft-train", "im-base-drafts")
 START_SECONDS = 300
 """A head, its agent or a service is up within 20 s on an idle machine; others may be at work beside."""
 
@@ -315,7 +316,8 @@ def test_llumi_submit_follows_the_log_and_returns_the_verdict(cluster: Cluster) 
     assert_succeeded(done)
     assert "stands pairs/default" in done.stdout
     assert cluster.storage.list("models") == before
-    assert len(cluster.storage.list("generations")) == 7
+    made = {generation.name for generation in cluster.storage.list("generations")}
+    assert made == {*(f"{role}-{model}" for role in ("gm", "im") for model in ("base", "sft", "dpo1")), *TRAIN_GENERATIONS}
     assert cluster.storage.find("evaluations/default") is not None
     assert failed.returncode == 1
     assert "models/gm-none: no such artifact" in failed.stdout
