@@ -360,17 +360,6 @@ class EmpathyConfig(Section):
     explorations: Path | None = None
 
 
-class StudyConfig(Section):
-    """What raters said, for the report: `ratings` is a folder of `llumi rate export` where the evaluation is run.
-
-    `reference` and `other` are arms of the study, as for `llumi rate outcome`.
-    """
-
-    ratings: Path | None = None
-    reference: str | None = None
-    other: str | None = None
-
-
 class EvaluateConfig(Section):
     """The comparison of human replies and models, paired by post, and the report that shows it.
 
@@ -389,7 +378,6 @@ class EvaluateConfig(Section):
     show_refused: int = Field(0, ge=0)
     equivalence: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
     empathy: EmpathyConfig = EmpathyConfig()
-    study: StudyConfig = StudyConfig()
 
 
 class RoleConfig(Section):

@@ -1,6 +1,5 @@
 """What a study of human ratings came to: whether raters agree, which arm they prefer, and the paper's figures beside ours."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from llumi.config import EvaluateConfig, StudyConfig
 from llumi.errors import RatingsError
 from llumi.evaluate.agreement import alphas, intraclass_correlations
 from llumi.evaluate.bradley_terry import bradley_terry
@@ -18,10 +16,6 @@ from llumi.evaluate.paper import preference_beside_paper, scores_beside_paper
 from llumi.evaluate.preference import position_bias, win_rates
 from llumi.evaluate.ratings import Choice, Resampling, ScaleRating, Unknown, by_dimension, mean_estimates
 from llumi.records import HUMAN_DRAFT
-from llumi.storage import Input, digest
-
-RECORDS = ("scales", "choices")
-"""The files of an export that figures are made of."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +33,7 @@ class Ratings:
 
 def read_ratings(folder: Path) -> Ratings:
     """The records that `llumi rate export` wrote to `folder`; raises RatingsError for a folder that holds none."""
-    scales, choices = (_read(folder / f"{name}.parquet") for name in RECORDS)
+    scales, choices = (_read(folder / f"{name}.parquet") for name in ("scales", "choices"))
     try:
         ratings = Ratings(
             tuple(
@@ -56,23 +50,6 @@ def read_ratings(folder: Path) -> Ratings:
     if not ratings.choices:
         raise RatingsError(f"{folder}: no page was sent yet; export again once raters have been at work")
     return ratings
-
-
-def study_inputs(config: StudyConfig) -> list[Input]:
-    """The ratings that are configured, with a hash over their files; raises RatingsError for a folder that holds none."""
-    if config.ratings is None:
-        return []
-    read_ratings(config.ratings)
-    contents = (config.ratings / f"{name}.parquet" for name in RECORDS)
-    return [Input("evaluate.study.ratings", digest([hashlib.sha256(file.read_bytes()).hexdigest() for file in contents]))]
-
-
-def study_outcome(config: EvaluateConfig) -> dict[str, Any] | None:
-    """`outcome` of the study that is configured, None where there is none."""
-    if config.study.ratings is None:
-        return None
-    resampling = Resampling(config.num_bootstrap, config.confidence, config.seed)
-    return outcome(read_ratings(config.study.ratings), resampling, reference=config.study.reference, other=config.study.other)
 
 
 def outcome(

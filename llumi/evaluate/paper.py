@@ -11,9 +11,7 @@ from llumi.evaluate.proportion import wilson
 from llumi.evaluate.ratings import Choice, Estimate, Resampling, ScaleRating, Unknown, by_dimension, mean_estimates
 
 PAPER_SCORES = {"empathy": (4.41, 4.34), "connection": (4.06, 3.97)}
-"""Dimension -> mean score of DPO2 and of PAPER_OTHER; the paper gives no interval for them."""
-
-PAPER_OTHER = "GPT-5-nano"
+"""Dimension -> mean score of DPO2 and of GPT-5-nano; the paper gives no interval for them."""
 
 PAPER_PREFERRED, PAPER_JUDGED = 173, 211
 """In how many choices IM's revision was preferred to the original, and of how many."""

@@ -18,7 +18,6 @@ from llumi.evaluate.arms import Arm, Replies, Section
 from llumi.evaluate.markup import number, p_value, spoken, swatch, table
 from llumi.evaluate.measures import Measure, measures_of
 from llumi.evaluate.plots import Difference, arm_colours, distribution_plot, forest_plot
-from llumi.evaluate.report_people import people_part
 from llumi.evaluate.report_safety import safety_part
 from llumi.evaluate.summary import values_by_arm
 from llumi.prompts import Role
@@ -51,8 +50,6 @@ class Evaluation:
     summary: pl.DataFrame
     judged: pl.DataFrame
     refused: pl.DataFrame
-    people: dict[str, Any] | None = None
-    """What a study came to (`outcome`), where one is told of."""
 
 
 def render_report(evaluation: Evaluation) -> str:
@@ -64,7 +61,6 @@ def render_report(evaluation: Evaluation) -> str:
         name=escape(evaluation.config.name),
         facts=_facts(evaluation),
         sections="\n".join(_section(evaluation, section) for section in sections),
-        people=people_part(evaluation.people, confidence=evaluation.config.confidence) if evaluation.people else "",
         measures="\n".join(_definition(measure) for measure in measures),
         confidence=_percent(evaluation.config),
         num_bootstrap=f"{evaluation.config.num_bootstrap:,}",

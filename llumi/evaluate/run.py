@@ -19,7 +19,6 @@ from llumi.evaluate.empathy import EmpathyJudge, empathy_inputs
 from llumi.evaluate.equivalence import check_margins
 from llumi.evaluate.language import measure_texts
 from llumi.evaluate.measures import MEASURES
-from llumi.evaluate.outcome import study_inputs, study_outcome
 from llumi.evaluate.report import Evaluation, render_report
 from llumi.evaluate.safety import count_refused, judge_replies, learned_pairs, repeat_training_text, safety_metrics
 from llumi.evaluate.summary import metrics_of, summarise
@@ -40,10 +39,9 @@ def evaluate(config: Config, generations: Sequence[str] = (), progress: Progress
 
     `generations` are names under `generations/`; an empty list takes all that were made from `pairs/<config.pairs.name>`.
     Needs a connected Ray cluster. Raises ArtifactError where nothing can be compared, ConfigError for a margin of no measure,
-    ModelError for a classifier of `evaluate.empathy` and RatingsError for ratings of `evaluate.study` that are none.
+    and ModelError where a classifier of `evaluate.empathy` is none.
     """
     check_margins(config.evaluate)
-    people = study_outcome(config.evaluate)
     storage = Storage.open(config.storage)
     chosen = find_generations(config, storage, generations)
     replies = read_replies(config, storage, chosen)
@@ -53,7 +51,7 @@ def evaluate(config: Config, generations: Sequence[str] = (), progress: Progress
     summary = summarise(measures, replies.sections, config.evaluate)
     judged = _judge(config, storage, replies.table, chosen)
     refused = count_refused(judged)
-    evaluation = Evaluation(config.pairs.name, config.evaluate, replies, measures, summary, judged, refused, people)
+    evaluation = Evaluation(config.pairs.name, config.evaluate, replies, measures, summary, judged, refused)
     draft = storage.begin("evaluations", config.evaluate.name)
     return draft.publish(
         _write(draft, evaluation),
@@ -61,7 +59,7 @@ def evaluate(config: Config, generations: Sequence[str] = (), progress: Progress
         config=config.model_dump(mode="json"),
         inputs=inputs,
         counts=_counts(replies),
-        metrics=metrics_of(summary) | {"safety": safety_metrics(refused)} | ({"people": people} if people else {}),
+        metrics=metrics_of(summary) | {"safety": safety_metrics(refused)},
     )
 
 
@@ -72,7 +70,7 @@ def _judge(config: Config, storage: Storage, replies: pl.DataFrame, generations:
 
 
 def evaluate_fingerprint(config: Config, storage: Storage, generations: Sequence[str] = ()) -> str:
-    """What determines the evaluation: its config, the pairs, the generations (in any order), classifiers and ratings."""
+    """What determines the evaluation: its section of the config, the pairs, the generations (in any order), the classifiers."""
     inputs = _inputs(config, storage, find_generations(config, storage, generations))
     rules = SafetyRules.load(config.safety.rules).digest
     return fingerprint("evaluate", config.evaluate.model_dump(mode="json") | {"safety": rules}, inputs)
@@ -147,10 +145,7 @@ class ReplyMeasurer:
 def _inputs(config: Config, storage: Storage, generations: Sequence[Manifest]) -> list[Input]:
     by_name = sorted(generations, key=lambda generation: generation.name)
     artifacts = (storage.manifest(f"pairs/{config.pairs.name}"), *by_name)
-    return [artifact.as_input() for artifact in artifacts] + [
-        *empathy_inputs(config.evaluate.empathy),
-        *study_inputs(config.evaluate.study),
-    ]
+    return [artifact.as_input() for artifact in artifacts] + empathy_inputs(config.evaluate.empathy)
 
 
 def _write(draft: Draft, evaluation: Evaluation) -> list[FileEntry]:

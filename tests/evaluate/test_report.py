@@ -1,23 +1,19 @@
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 
 import polars as pl
 import pytest
 
-from llumi.config import Config, EmpathyConfig, EvaluateConfig, StudyConfig
+from llumi.config import Config, EmpathyConfig
 from llumi.evaluate.across import measure_arms
 from llumi.evaluate.arms import find_generations, read_replies
-from llumi.evaluate.outcome import study_inputs, study_outcome
 from llumi.evaluate.report import Evaluation, render_report
-from llumi.evaluate.report_people import people_part
 from llumi.evaluate.run import ReplyMeasurer, _judge
 from llumi.evaluate.safety import count_refused
 from llumi.evaluate.summary import summarise
 from llumi.storage import Storage
 from tests.evaluate.conftest import NUM_POSTS, generation_rows, write_generation
-from tests.evaluate.test_outcome import write as write_records
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
@@ -192,35 +188,3 @@ def test_refused_replies_are_counted_and_shown_only_where_asked_for(config: Conf
     assert "<details>" in html
     assert "open" not in {name for attributes in Page(html).all("details") for name in attributes}
     assert "this page shows replies that the safety rules refuse" in html
-
-
-def people_of(folder: Path, arms: tuple[str, str], raters: int, **named: str) -> str:
-    """The page's part on a study that `llumi rate export` wrote."""
-    config = EvaluateConfig(num_bootstrap=200, study=StudyConfig(ratings=write_records(folder, arms, raters), **named))
-    (given,) = study_inputs(config.study)
-    assert given.name == "evaluate.study.ratings"
-    people = study_outcome(config)
-    assert people is not None
-    return people_part(people, confidence=config.confidence)
-
-
-def test_what_raters_said_stands_beside_the_paper(tmp_path: Path) -> None:
-    html = people_of(tmp_path / "out", ("gm-base", "gm-dpo2"), 3, reference="gm-dpo2", other="gm-base")
-    text = " ".join(" ".join(Page(html).text).split())
-    assert "3 raters compared the replies to 12 posts" in text
-    assert "DPO2 4.41 3.50" in text
-    assert "GPT-5-nano 3.97 2.50" in text
-    assert "preferred to gm-dpo2 (Bradley-Terry with ties)" in text
-    assert "no rater was shown anything twice" in text
-
-
-def test_revisions_and_a_single_rater(tmp_path: Path) -> None:
-    text = " ".join(" ".join(Page(people_of(tmp_path / "out", ("human-draft", "im-dpo1"), 1)).text).split())
-    assert "im-dpo1 preferred to the draft 0.82 [0.76, 0.87] 0.75" in text
-    assert "one rater alone" in text
-
-
-def test_a_report_without_a_study_has_no_part_on_people(evaluation: Evaluation) -> None:
-    assert "What raters said" not in render_report(evaluation)
-    assert study_outcome(evaluation.config) is None
-    assert study_inputs(evaluation.config.study) == []
