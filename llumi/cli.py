@@ -440,7 +440,8 @@ def rate_outcome(
 
     drawn = load_config(config, overrides or ()).evaluate
     resampling = Resampling(drawn.num_bootstrap, drawn.confidence, drawn.seed)
-    show_figures(f"ratings {folder}", outcome(read_ratings(folder), resampling, reference=reference, other=other), as_json)
+    came_to = outcome(read_ratings(folder), resampling, reference=reference, other=other)
+    show_figures(f"ratings {folder}", came_to.figures(), as_json)
 
 
 @app.command()

@@ -367,6 +367,7 @@ class EvaluateConfig(Section):
     gives measures a margin in their own unit, declared before the figures are seen: within it, a mean difference does not
     matter. A margin in standard deviations would be an estimate from the same replies, and move with them. A reply repeats
     training text from `memorised_words` words in a row; `show_refused` replies of each arm and safety rule are shown as text.
+    `ratings` are folders of `llumi rate export`, on the machine that evaluates, whose outcome the report shows.
     """
 
     name: str = Field("default", pattern=ARTIFACT_NAME)
@@ -378,6 +379,7 @@ class EvaluateConfig(Section):
     show_refused: int = Field(0, ge=0)
     equivalence: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
     empathy: EmpathyConfig = EmpathyConfig()
+    ratings: tuple[Path, ...] = ()
 
 
 class RoleConfig(Section):
