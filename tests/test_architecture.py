@@ -14,6 +14,7 @@ FLOORS = {
     "llumi.environment": 0,
     "llumi.errors": 0,
     "llumi.records": 0,
+    "llumi.contacts": 0,
     "llumi.prompts": 0,
     "llumi.progress": 0,
     "llumi.config": 0,
