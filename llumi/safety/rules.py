@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import polars as pl
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from llumi.errors import ConfigError
 from llumi.safety.documents import Document, read_document
 from llumi.safety.literals import required_words
+from llumi.safety.spelling import Spellings
 
 Tier = Literal["none", "possible", "imminent"]
 DEFAULT_FILE = Path(__file__).with_name("rules.yaml")
@@ -65,8 +66,16 @@ class RulesFile(Document):
     """`rules.yaml` as it is written."""
 
     terms: dict[str, Lines] = Field(default_factory=dict)
+    spellings: Lines = ()
+    typos: Lines = ()
     posts: tuple[PostRule, ...]
     replies: tuple[Rule, ...]
+
+    @field_validator("spellings")
+    @classmethod
+    def _spelled(cls, lines: tuple[str, ...]) -> tuple[str, ...]:
+        Spellings.of(lines, ())
+        return lines
 
 
 @dataclass(frozen=True)
@@ -157,6 +166,7 @@ class SafetyRules:
     """The rules of one file; `digest` tells two sets of rules apart."""
 
     file: RulesFile
+    spellings: Spellings
     imminent: tuple[Judge, ...]
     possible: tuple[Judge, ...]
     replies: tuple[Judge, ...]
@@ -177,7 +187,7 @@ class SafetyRules:
             for tier in ("possible", "imminent")
         }
         replies = tuple(_compile(rule, terms, f"{path}: rule {rule.name}") for rule in file.replies)
-        return cls(file, tiers["imminent"], tiers["possible"], replies)
+        return cls(file, Spellings.of(file.spellings, file.typos), tiers["imminent"], tiers["possible"], replies)
 
     @cached_property
     def digest(self) -> str:
@@ -186,7 +196,7 @@ class SafetyRules:
 
     def tier(self, post: str) -> Tier:
         """The highest tier that a rule gives to the post."""
-        sentences = Sentences.of(post)
+        sentences = Sentences.of(self.spellings.corrected(post))
         if any(judge.finds(sentences) for judge in self.imminent):
             return "imminent"
         return "possible" if any(judge.finds(sentences) for judge in self.possible) else "none"
@@ -199,7 +209,7 @@ class SafetyRules:
     def tiers(self, posts: pl.Series) -> pl.Series:
         """`tier` for a column of strings; null where the post is null."""
         tier_of = {judge.name: "imminent" for judge in self.imminent} | {judge.name: "possible" for judge in self.possible}
-        tiers = self._post_sieve.first(posts).replace_strict(tier_of, default="none", return_dtype=pl.String)
+        tiers = self._post_sieve.first(self.spellings.corrected_column(posts)).replace_strict(tier_of, default="none", return_dtype=pl.String)
         return tiers.set(posts.is_null(), None)
 
     def vetoes(self, replies: pl.Series) -> pl.Series:
