@@ -63,7 +63,7 @@ class AllowList:
 
     def has_address(self, written: str) -> bool:
         """Whether a link or an e-mail address lies on an allowed domain."""
-        host = re.split(r"[/?#:]", re.sub(r"^https?://|^.*@", "", written.casefold()), maxsplit=1)[0].removeprefix("www.")
+        host = re.split(r"[/?#:]", re.sub(r"^https?://|^[^/]*@", "", written.casefold()), maxsplit=1)[0].removeprefix("www.")
         return any(host == domain or host.endswith(f".{domain}") for domain in self.domains)
 
 

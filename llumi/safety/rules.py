@@ -8,7 +8,7 @@ Words are looked for, not meanings: `docs/safety.md` says what that cannot do.
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,18 +20,12 @@ from pydantic import BeforeValidator, Field, field_validator
 from llumi.errors import ConfigError
 from llumi.safety.documents import Document, read_document
 from llumi.safety.literals import required_words
+from llumi.safety.sentences import APOSTROPHES, BLANKS, QUOTES, Sentences
 from llumi.safety.spelling import Spellings
 
 Tier = Literal["none", "possible", "imminent"]
 DEFAULT_FILE = Path(__file__).with_name("rules.yaml")
 
-_APOSTROPHES = "'\u2019\u2018\u02bc\u00b4`"
-_QUOTES = '"\u201c\u201d\u201e'
-_BLANKS = r"\s\x1c-\x1f\u200b*_~"
-"""What counts as a space: Python's white space, zero-width spaces, and the marks of Markdown around words."""
-_PLAIN = str.maketrans(dict.fromkeys(_APOSTROPHES[1:], "'") | dict.fromkeys(_QUOTES[1:], '"'))
-_SENTENCE_END = re.compile(r"(?<=[.!?\u2026])[\"')\]*_~]*\s+|\n\s*\n")
-_BLANK_RUN = re.compile(f"[{_BLANKS}]+")
 _CUT = " . "
 """Stands where `unless` cut words out: a full stop, which no gap of a pattern reaches across."""
 
@@ -86,30 +80,22 @@ class Judge:
     patterns: tuple[re.Pattern[str], ...]
     unless: re.Pattern[str] | None
 
-    def finds(self, text: "Sentences", patterns: Iterable[re.Pattern[str]] | None = None) -> bool:
+    def finds(self, text: Sentences, patterns: Iterable[re.Pattern[str]] | None = None) -> bool:
         """Whether the rule (or some of its patterns) holds for a sentence, after `unless` cut out what it covers."""
         near = (pattern for pattern in patterns or self.patterns if pattern.search(text.lines))
         return any(self._matches(pattern, sentence) for pattern in near for sentence in text.sentences)
+
+    def matches(self, text: Sentences) -> Iterator[str]:
+        """The words themselves that the rule finds, after `unless` cut out what it covers."""
+        for pattern in self.patterns:
+            for sentence in text.sentences if pattern.search(text.lines) else ():
+                left = sentence if self.unless is None else self.unless.sub(_CUT, sentence)
+                yield from (match[0] for match in pattern.finditer(left))
 
     def _matches(self, pattern: re.Pattern[str], sentence: str) -> bool:
         if pattern.search(sentence) is None:
             return False
         return self.unless is None or pattern.search(self.unless.sub(_CUT, sentence)) is not None
-
-
-@dataclass(frozen=True)
-class Sentences:
-    """A text as patterns see it; `lines` has a sentence a line, so that one search rules most patterns out."""
-
-    sentences: tuple[str, ...]
-    lines: str
-
-    @classmethod
-    def of(cls, text: str) -> Self:
-        """Plain apostrophes and quotes, single spaces, no marks of Markdown."""
-        found = (_BLANK_RUN.sub(" ", part).strip() for part in _SENTENCE_END.split(text.translate(_PLAIN)))
-        sentences = tuple(filter(None, found))
-        return cls(sentences, "\n".join(sentences))
 
 
 @dataclass(frozen=True)
@@ -180,13 +166,13 @@ class SafetyRules:
         """
         path = path or DEFAULT_FILE
         file = read_document(RulesFile, path)
-        terms = _expanded_terms(file.terms, path)
-        posts = [_compile(rule, terms, f"{path}: rule {rule.name}") for rule in file.posts]
+        terms = expanded_terms(file.terms, path)
+        posts = [compiled_rule(rule, terms, f"{path}: rule {rule.name}") for rule in file.posts]
         tiers = {
             tier: tuple(j for j, r in zip(posts, file.posts, strict=True) if r.tier == tier)
             for tier in ("possible", "imminent")
         }
-        replies = tuple(_compile(rule, terms, f"{path}: rule {rule.name}") for rule in file.replies)
+        replies = tuple(compiled_rule(rule, terms, f"{path}: rule {rule.name}") for rule in file.replies)
         return cls(file, Spellings.of(file.spellings, file.typos), tiers["imminent"], tiers["possible"], replies)
 
     @cached_property
@@ -206,10 +192,17 @@ class SafetyRules:
         sentences = Sentences.of(reply)
         return tuple(judge.name for judge in self.replies if judge.finds(sentences))
 
+    def refusals(self, reply: str) -> tuple[str, ...]:
+        """As `violations`, and also what only neighbouring sentences say together: for text that is about to be sent."""
+        sentences = Sentences.of(reply)
+        joined = sentences.joined()
+        return tuple(judge.name for judge in self.replies if judge.finds(sentences) or judge.finds(joined))
+
     def tiers(self, posts: pl.Series) -> pl.Series:
         """`tier` for a column of strings; null where the post is null."""
         tier_of = {judge.name: "imminent" for judge in self.imminent} | {judge.name: "possible" for judge in self.possible}
-        tiers = self._post_sieve.first(self.spellings.corrected_column(posts)).replace_strict(tier_of, default="none", return_dtype=pl.String)
+        rules = self._post_sieve.first(self.spellings.corrected_column(posts))
+        tiers = rules.replace_strict(tier_of, default="none", return_dtype=pl.String)
         return tiers.set(posts.is_null(), None)
 
     def vetoes(self, replies: pl.Series) -> pl.Series:
@@ -235,7 +228,7 @@ def _loosened(pattern: str) -> str:
 def _plain_column(texts: pl.Series) -> pl.Series:
     """The spaces and quotes of `Sentences`, without the sentences: whatever a pattern can match there is in here, too."""
     rows = (
-        texts.str.contains(f"[{_APOSTROPHES[1:]}{_QUOTES[1:]}]|[{_BLANKS}]{{2}}|[^\\S ]|[\x1c-\x1f\u200b*_~]")
+        texts.str.contains(f"[{APOSTROPHES[1:]}{QUOTES[1:]}]|[{BLANKS}]{{2}}|[^\\S ]|[\x1c-\x1f\u200b*_~]")
         .fill_null(value=False)
         .arg_true()
     )
@@ -244,12 +237,12 @@ def _plain_column(texts: pl.Series) -> pl.Series:
 
 def _plainly(texts: pl.Series) -> pl.Series:
     plain = texts.str.replace_many(
-        list(_APOSTROPHES[1:]) + list(_QUOTES[1:]), ["'"] * (len(_APOSTROPHES) - 1) + ['"'] * (len(_QUOTES) - 1)
+        list(APOSTROPHES[1:]) + list(QUOTES[1:]), ["'"] * (len(APOSTROPHES) - 1) + ['"'] * (len(QUOTES) - 1)
     )
-    return plain.str.replace_all(f"[{_BLANKS}]+", " ")
+    return plain.str.replace_all(f"[{BLANKS}]+", " ")
 
 
-def _expanded_terms(terms: dict[str, tuple[str, ...]], path: Path) -> dict[str, str]:
+def expanded_terms(terms: dict[str, tuple[str, ...]], path: Path) -> dict[str, str]:
     """Each term as one group; a term may use those above it."""
     expanded: dict[str, str] = {}
     for name, alternatives in terms.items():
@@ -266,7 +259,8 @@ def _expand(pattern: str, terms: dict[str, str], where: str) -> str:
     return re.sub(r"<(\w+)>", of, pattern)
 
 
-def _compile(rule: Rule, terms: dict[str, str], where: str) -> Judge:
+def compiled_rule(rule: Rule, terms: dict[str, str], where: str) -> Judge:
+    """The rule over `terms`; raises ConfigError with `where` for a pattern that cannot be read, or that fails its examples."""
     patterns = [_checked(_expand(pattern, terms, where), where) for pattern in rule.patterns]
     unless = [_checked(_expand(pattern, terms, where), f"{where}, unless") for pattern in rule.unless]
     for pattern in patterns:
