@@ -158,16 +158,19 @@ def test_defaults_come_from_the_config_and_the_limit_holds():
     assert first.seed != second.seed
 
 
-@pytest.mark.parametrize(("path", "body"), [("/v1/draft", DRAFT), ("/v1/improve", IMPROVE)])
+THREE_SENTENCES = "Hello. Are you up? Me too."
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/v1/draft", {"post": THREE_SENTENCES}), ("/v1/improve", {"post": "It is late.", "draft": THREE_SENTENCES})],
+)
 def test_streamed_drafts_add_up_to_the_whole_answer(path: str, body: dict):
-    body = {**body, "post": "It is late. I am up. So is the cat.", "draft": "Hello. Are you up? Me too."} | {
-        "max_new_tokens": 9
-    }
-    if path == "/v1/draft":
-        del body["draft"]
+    body = {**body, "max_new_tokens": 6}
     whole = post(path, body).json()
     *pieces, last = events(post(path, {**body, "stream": True}))
-    assert len(pieces) == 3
+    assert [piece["text"] for piece in pieces] == ["Hello.", " Are you up?", " Me too."]
+    assert pieces[0]["resources"] == last["resources"]
     assert "".join(piece["text"] for piece in pieces) == whole.get("reply", whole.get("revision"))
     assert last == {key: value for key, value in whole.items() if key not in {"reply", "revision"}}
 
@@ -192,6 +195,43 @@ def test_chat_streams_chunks_and_the_usage_when_asked():
     assert last["choices"] == []
     assert last["usage"]["completion_tokens"] == 3
     assert len({chunk["id"] for chunk in [*chunks, last]}) == 1
+
+
+class Bluntly(EchoEngine):
+    """Says the worst, whatever it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: "Nobody would miss you.")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("path", "body"), [("/v1/draft", DRAFT), ("/v1/improve", IMPROVE), ("/v1/chat/completions", CHAT)])
+def test_no_route_lets_a_refused_reply_through(path: str, body: dict, stream: bool):
+    of = service()
+    of = replace(of, backends={role: EngineBackend(Bluntly()) for role in of.backends})
+    answer = post(path, {**body, "stream": stream, "country": "IE"}, of)
+    assert answer.status_code == 200
+    assert "miss" not in answer.text
+    last = events(answer)[-1] if stream else answer.json()
+    decision = "own_draft" if path == "/v1/improve" else "fallback"
+    assert last["guard"] == {"decision": decision, "tier": "none", "refused_by": ["encouragement"]}
+    assert last["resources"] == shown("IE")
+    asked = sum(len(backend.asked) for backend in of.backends.values())
+    assert asked == 2
+
+
+def test_help_comes_first_and_last_in_a_stream_of_chat():
+    messages = [{"role": "user", "content": "I am a burden."}, {"role": "user", "content": "It is late. I am up. Are you?"}]
+    first, *between, last = events(
+        post("/v1/chat/completions", {**CHAT, "messages": messages, "stream": True, "max_tokens": 9})
+    )
+    assert between
+    assert first["banner"] == last["banner"]
+    assert "findahelpline.com" in first["banner"]
+    assert first["resources"] == last["resources"] == shown("*")
+    assert "guard" not in first
+    assert last["guard"]["tier"] == "possible"
+    assert not any("banner" in chunk for chunk in between)
 
 
 def test_models_name_the_artifact_behind_them():
