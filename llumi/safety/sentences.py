@@ -13,6 +13,9 @@ BLANKS = r"\s\x1c-\x1f\u200b*_~"
 WINDOW = 3
 """So many neighbouring sentences are also read as one: what is said across a full stop is said all the same."""
 
+END_MARKS = ".!?\u2026\"')]*_~"
+"""Of these and of white space the end of a sentence is made."""
+
 _PLAIN = str.maketrans(dict.fromkeys(APOSTROPHES[1:], "'") | dict.fromkeys(QUOTES[1:], '"'))
 _SENTENCE_END = re.compile(r"(?<=[.!?\u2026])[\"')\]*_~]*\s+|\n\s*\n")
 _BLANK_RUN = re.compile(f"[{BLANKS}]+")

@@ -25,7 +25,7 @@ def test_rules_that_refuse_the_services_own_words_are_said_at_once(tmp_path: Pat
     tree["replies"].append(own)
     path = tmp_path / "rules.yaml"
     path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"safety\.rules: sample refuses the service's own words"):
+    with pytest.raises(ConfigError, match=r"safety\.rules: rule sample refuses the service's own words"):
         Standard.load(path)
 
 
