@@ -28,8 +28,8 @@ from llumi.evaluate.proportion import wilson
 from llumi.evaluate.ratings import Estimate
 from llumi.models import ensure_base, fetch_model
 from llumi.prompts import gm_prompt
-from llumi.safety.rules import Judge
 from llumi.safety.sentences import Sentences
+from llumi.safety.sieve import Judge
 from llumi.safety.standard import Standard
 from llumi.serve.guard import Case, Guard
 from llumi.storage import Storage
@@ -100,12 +100,9 @@ def detection(standard: Standard) -> dict[str, str]:
 
 def by_hand(standard: Standard, reply: str) -> list[str]:
     """The loop that one would write: every pattern over every sentence."""
-    sentences = Sentences.of(reply)
-    return [
-        rule.name
-        for rule in standard.rules.replies
-        if any(map(_judged(rule), sentences.sentences + sentences.joined().sentences))
-    ]
+    text = Sentences.of(reply)
+    sentences = text.sentences + text.joined().sentences
+    return [rule.name for rule in standard.rules.replies if any(map(_judged(rule), sentences))]
 
 
 def _judged(rule: Judge) -> Callable[[str], bool]:

@@ -10,8 +10,9 @@ from pydantic import Field
 from llumi.safety.documents import Document, read_document
 from llumi.safety.literals import COMMON
 from llumi.safety.rules import DEFAULT_FILE as RULES_FILE
-from llumi.safety.rules import Judge, Lines, Rule, RulesFile, compiled_rule, expanded_terms
+from llumi.safety.rules import Lines, Rule, RulesFile, compiled_rule, expanded_terms
 from llumi.safety.sentences import Sentences
+from llumi.safety.sieve import Judge
 
 DEFAULT_FILE = Path(__file__).with_name("revisions.yaml")
 
