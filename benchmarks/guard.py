@@ -3,8 +3,8 @@
     python benchmarks/guard.py [--replies 200] [--no-model] [--json]
 
 Found: the tiers of the labelled posts and the refused share of the worst replies in tests/safety, with Wilson's 95 %
-intervals. `seen` is what the rules were widened with, `unseen` was written afterwards. Cost: milliseconds a made-up reply
-for the guard with its threads, whole and streamed by word, beside the same patterns in the loop that one would write by hand
+intervals. `seen` is what the rules were widened with, `unseen` was written afterwards. Cost: CPU milliseconds a made-up
+reply for the guard with its threads, whole and streamed by word, beside the same patterns in the loop that one would write by hand
 (each pattern over each sentence and each run of neighbours, without looking anything up first), and beside the embedded
 model writing a reply of 60 tokens. Medians of three rounds; the model writes once.
 """
@@ -114,13 +114,13 @@ def _judged(rule: Judge) -> Callable[[str], bool]:
 
 
 def milliseconds(work: Callable[[str], Awaitable[object]], replies: Sequence[str]) -> float:
-    """Of one reply: the median of the rounds."""
+    """Of all cores for one reply, which other work on the machine does not blur: the median of the rounds."""
 
     async def one_round() -> float:
-        started = time.perf_counter()
+        started = time.process_time()
         for reply in replies:
             await work(reply)
-        return 1000 * (time.perf_counter() - started) / len(replies)
+        return 1000 * (time.process_time() - started) / len(replies)
 
     return statistics.median(asyncio.run(one_round()) for _ in range(ROUNDS))
 
@@ -143,7 +143,7 @@ def cost(standard: Standard, num_replies: int) -> dict[str, float]:
         name: milliseconds(work, replies) for name, work in (("whole", whole), ("streamed", streamed), ("by hand", hand))
     }
     return {"characters of a reply": statistics.mean(map(len, replies))} | {
-        f"ms, {name}": each for name, each in figures.items()
+        f"CPU ms, {name}": each for name, each in figures.items()
     }
 
 

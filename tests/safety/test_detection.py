@@ -29,8 +29,8 @@ def share_at_risk(texts: list[str]) -> float:
     [
         ("seen", "possible", 0.97),
         ("seen", "imminent", 0.97),
-        ("unseen", "possible", 0.55),
-        ("unseen", "imminent", 0.7),
+        ("unseen", "possible", 0.65),
+        ("unseen", "imminent", 0.65),
     ],
 )
 def test_posts_at_risk_are_found(part: str, tier: str, floor: float):
@@ -50,7 +50,7 @@ def test_columns_have_the_tiers_of_single_posts():
 def test_the_worst_replies_are_refused():
     unseen = [text for kind in TEAM["unseen"].values() for text in kind]
     assert [text for kind in TEAM["refused"].values() for text in kind if not RULES.refusals(text)] == []
-    assert sum(bool(RULES.refusals(text)) for text in unseen) / len(unseen) >= 0.6
+    assert sum(bool(RULES.refusals(text)) for text in unseen) / len(unseen) >= 0.8
 
 
 def test_gentle_replies_are_not_refused_alone_or_beside_each_other():
