@@ -33,13 +33,14 @@ def bare_app(port: int) -> None:
     from llumi.config import ServeConfig
     from llumi.engine.echo import EchoEngine
     from llumi.serve.api import DraftBody, ServedModel, draft_answer
+    from llumi.serve.guarded import Guarded
 
     app, engine, config = FastAPI(), EchoEngine(), ServeConfig()
 
     @app.post("/v1/draft")
     async def draft(body: DraftBody) -> dict:
         deltas = [delta async for delta in engine.generate(body.request(config))]
-        return draft_answer("reply", ServedModel("echo", "0"), deltas[-1])
+        return draft_answer("reply", ServedModel("echo", "0"), Guarded("".join(delta.text for delta in deltas)))
 
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="error")
 

@@ -398,8 +398,18 @@ class RoleConfig(Section):
         return self
 
 
+class GuardConfig(Section):
+    """The guard between the models and whoever asks: what it cannot judge within `timeout_seconds` is not sent."""
+
+    timeout_seconds: float = Field(2, gt=0)
+
+
 class ServeConfig(Section):
-    """GM and IM behind one router; they scale and fail apart."""
+    """GM and IM behind one router; they scale and fail apart.
+
+    `country` (such as IE) chooses the crisis lines that stand in an answer where the request names none. `allowed` are phone
+    numbers and web domains that a model may write, besides those of the crisis lines.
+    """
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
@@ -410,6 +420,9 @@ class ServeConfig(Section):
     temperature: float = Field(0.7, ge=0)
     top_p: float = Field(0.95, gt=0, le=1)
     timeout_seconds: float = Field(120, gt=0)
+    country: str = Field("*", pattern=r"^(\*|[A-Za-z]{2})$")
+    allowed: tuple[str, ...] = ()
+    guard: GuardConfig = GuardConfig()
 
     def role(self, role: Role) -> RoleConfig:
         """The section of one role."""

@@ -20,6 +20,7 @@ from llumi.errors import LlumiError, ServeError
 from llumi.models import fetch_model, newest_model
 from llumi.progress import Progress, silent
 from llumi.prompts import Role
+from llumi.safety.standard import Standard
 from llumi.serve.api import ServedModel
 from llumi.serve.replica import EngineReplica
 from llumi.serve.router import APPLICATION, Router
@@ -46,6 +47,7 @@ def serve(config: Config, progress: Progress = silent) -> str:
     storage = Storage.open(config.storage)
     models = {role: served_model(config, storage, role) for role in ROLES}
     check_engine(config.serve.engine, "serve.engine")
+    standard = Standard.load(config.safety.rules, config.serve.allowed)
     replicas = sum(config.serve.role(role).min_replicas for role in ROLES)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     require_room("serve.engine", replicas, config.serve.engine, nodes)
@@ -55,7 +57,7 @@ def serve(config: Config, progress: Progress = silent) -> str:
     try:
         progress("serve: replicas", 0)
         _start(config)
-        _deploy(build_graph(config, storage, models))
+        _deploy(build_graph(config, storage, models, standard))
         for done, role in enumerate(ROLES, start=1):
             _try_role(base_url(config), role, config.serve.timeout_seconds)
             progress("serve: roles that answer", done, len(ROLES))
@@ -70,7 +72,7 @@ def stop_serving() -> None:
     ray_serve.shutdown()
 
 
-def build_graph(config: Config, storage: Storage, models: Mapping[Role, ServedModel]) -> Application:
+def build_graph(config: Config, storage: Storage, models: Mapping[Role, ServedModel], standard: Standard) -> Application:
     """Router -> GM, IM."""
     gm, im = (_role_deployment(config, storage, role, models[role]) for role in ROLES)
     router = ray_serve.deployment(
@@ -79,7 +81,7 @@ def build_graph(config: Config, storage: Storage, models: Mapping[Role, ServedMo
         max_ongoing_requests=ROUTER_ONGOING_REQUESTS,
         ray_actor_options={"num_cpus": 0},
     )
-    return router.bind(config.serve, dict(models), gm, im)
+    return router.bind(config.serve, dict(models), standard, gm, im)
 
 
 def _role_deployment(config: Config, storage: Storage, role: Role, model: ServedModel) -> Application:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import ray.exceptions
@@ -20,6 +21,7 @@ from llumi.engine import Delta
 from llumi.engine import Request as EngineRequest
 from llumi.errors import LlumiError
 from llumi.prompts import Role
+from llumi.safety.standard import Standard
 from llumi.serve.api import (
     CHAT_MODELS,
     DONE,
@@ -33,12 +35,16 @@ from llumi.serve.api import (
     bad_request,
     draft_answer,
     draft_end,
+    draft_piece,
     event,
     from_llumi,
     from_validation,
     model_list,
     server_error,
 )
+from llumi.serve.cases import case_of
+from llumi.serve.guard import Guard
+from llumi.serve.guarded import Guarded
 
 APPLICATION = "llumi"
 HEALTH_SECONDS = 5
@@ -59,12 +65,18 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Service:
-    """What the routes need: the defaults, who answers, under which version, and whether they are ready."""
+    """What the routes need: the defaults, who answers, under which version, whether they are ready, and what may be said."""
 
     config: ServeConfig
     models: Mapping[Role, ServedModel]
     backends: Mapping[Role, Backend]
     readiness: Readiness
+    standard: Standard
+
+    @cached_property
+    def guard(self) -> Guard:
+        """Between every backend and every route."""
+        return Guard(self.standard, self.config)
 
 
 class RoleHandle:
@@ -97,9 +109,14 @@ class Router:
     """The ingress of the service: the routes over the two roles' handles."""
 
     def __init__(
-        self, config: ServeConfig, models: Mapping[Role, ServedModel], gm: DeploymentHandle, im: DeploymentHandle
+        self,
+        config: ServeConfig,
+        models: Mapping[Role, ServedModel],
+        standard: Standard,
+        gm: DeploymentHandle,
+        im: DeploymentHandle,
     ) -> None:
-        self._service = Service(config, models, {"gm": RoleHandle(gm), "im": RoleHandle(im)}, running_roles)
+        self._service = Service(config, models, {"gm": RoleHandle(gm), "im": RoleHandle(im)}, running_roles, standard)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The app, built in the replica once its handles are there."""
@@ -148,8 +165,8 @@ async def _draft(service: Service, role: Role, field: Any, body: DraftBody) -> R
     if not body.stream:
         return JSONResponse(draft_answer(field, model, await _complete(service, role, body)))
 
-    def event_of(delta: Delta) -> str:
-        text = event({"text": delta.text}) if delta.text else ""
+    def event_of(delta: Guarded) -> str:
+        text = event(draft_piece(delta)) if delta.text else ""
         return text + event(draft_end(model, delta)) if delta.finish_reason else text
 
     return await _streamed(_deltas(service, role, body), event_of)
@@ -165,7 +182,7 @@ async def _chat(service: Service, body: ChatBody) -> Response:
     with_usage = body.stream_options is not None and body.stream_options.include_usage
     first = True
 
-    def event_of(delta: Delta) -> str:
+    def event_of(delta: Guarded) -> str:
         nonlocal first
         text = event(answer.chunk(delta, first=first))
         first = False
@@ -174,17 +191,19 @@ async def _chat(service: Service, body: ChatBody) -> Response:
     return await _streamed(_deltas(service, role, body), event_of)
 
 
-async def _complete(service: Service, role: Role, body: Body) -> Delta:
+async def _complete(service: Service, role: Role, body: Body) -> Guarded:
     with _api_errors(service, role):
         async with asyncio.timeout(service.config.timeout_seconds):
-            return await service.backends[role].complete(body.request(service.config))
+            request = body.request(service.config)
+            return await service.guard.complete(case_of(role, body), request, service.backends[role])
 
 
-async def _deltas(service: Service, role: Role, body: Body) -> AsyncGenerator[Delta, None]:
+async def _deltas(service: Service, role: Role, body: Body) -> AsyncGenerator[Guarded, None]:
     """The answer piece by piece, all of it within the service's time limit."""
     deadline = asyncio.get_running_loop().time() + service.config.timeout_seconds
     with _api_errors(service, role):
-        async with contextlib.aclosing(service.backends[role].stream(body.request(service.config))) as deltas:
+        guarded = service.guard.stream(case_of(role, body), body.request(service.config), service.backends[role])
+        async with contextlib.aclosing(guarded) as deltas:
             while True:
                 async with asyncio.timeout_at(deadline):
                     delta = await anext(deltas)
@@ -193,7 +212,7 @@ async def _deltas(service: Service, role: Role, body: Body) -> AsyncGenerator[De
                     return
 
 
-async def _streamed(deltas: AsyncGenerator[Delta, None], event_of: Callable[[Delta], str]) -> Response:
+async def _streamed(deltas: AsyncGenerator[Guarded, None], event_of: Callable[[Guarded], str]) -> Response:
     """Server-sent events. What fails before the first piece is a plain error; later it is the stream's last event."""
     first = await anext(deltas)
 

@@ -109,6 +109,9 @@ def test_the_openai_client_talks_to_both_roles(openai: OpenAI):
         )
         assert answer.choices[0].finish_reason in {"stop", "length"}
         assert answer.usage is not None
+        assert answer.guard["decision"] == "passed"
+        assert answer.banner is None
+        assert answer.resources[0]["domains"] == ["findahelpline.com"]
         assert answer.system_fingerprint.startswith("base@")
 
 
@@ -118,8 +121,9 @@ def test_the_openai_client_streams(openai: OpenAI):
     chunks = list(openai.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert text == whole.choices[0].message.content
-    assert len(chunks) > 3
     assert chunks[-1].usage == whole.usage
+    assert chunks[0].resources == whole.resources
+    assert chunks[-2].guard == whole.guard
 
 
 def test_the_openai_client_understands_the_errors(openai: OpenAI):
