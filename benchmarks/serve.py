@@ -20,6 +20,7 @@ import httpx
 
 from llumi.config import Config, load_config
 from llumi.ray_session import ray_session
+from llumi.serve.app import Serving, serve, stop_serving
 
 BODY = {"post": "I moved to a new town and I feel lonely in the evenings.", "max_new_tokens": 16, "seed": 1}
 CLIENTS = (1, 16)
@@ -45,8 +46,8 @@ def bare_app(port: int) -> None:
 
 
 @contextlib.contextmanager
-def bare(port: int) -> Iterator[str]:
-    """The bare app in a process of its own."""
+def bare(port: int) -> Iterator[Serving]:
+    """The bare app in a process of its own; it asks for no key."""
     process = multiprocessing.get_context("spawn").Process(target=bare_app, args=(port,), daemon=True)
     process.start()
     url = f"http://127.0.0.1:{port}"
@@ -55,28 +56,27 @@ def bare(port: int) -> Iterator[str]:
             httpx.post(f"{url}/v1/draft", json=BODY, trust_env=False)
             break
         time.sleep(0.1)
-    yield url
+    yield Serving(url, "none")
     process.terminate()
     process.join()
 
 
 @contextlib.contextmanager
-def routed(config: Config) -> Iterator[str]:
-    """The service on a local cluster."""
-    from llumi.serve.app import serve, stop_serving
-
+def routed(config: Config) -> Iterator[Serving]:
+    """The service on a local cluster, with its keys and its audit log."""
     with ray_session(config.ray):
         yield serve(config)
         stop_serving()
 
 
-async def load(url: str, clients: int, requests: int) -> tuple[list[float], float]:
+async def load(serving: Serving, clients: int, requests: int) -> tuple[list[float], float]:
     """Seconds of each request, and of the whole round."""
     seconds: list[float] = []
     left = iter(range(requests))
 
     async def one_client() -> None:
-        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as client:
+        key = {"Authorization": f"Bearer {serving.secret}"}
+        async with httpx.AsyncClient(base_url=serving.url, headers=key, trust_env=False, timeout=60) as client:
             for _ in left:
                 started = time.perf_counter()
                 (await client.post("/v1/draft", json=BODY)).raise_for_status()
@@ -87,10 +87,10 @@ async def load(url: str, clients: int, requests: int) -> tuple[list[float], floa
     return seconds, time.perf_counter() - started
 
 
-def measure(url: str, clients: int, requests: int, repeats: int) -> dict[str, float]:
+def measure(serving: Serving, clients: int, requests: int, repeats: int) -> dict[str, float]:
     """Medians over the rounds, after one to warm up."""
-    asyncio.run(load(url, clients, max(clients, requests // 5)))
-    rounds = [asyncio.run(load(url, clients, requests)) for _ in range(repeats)]
+    asyncio.run(load(serving, clients, max(clients, requests // 5)))
+    rounds = [asyncio.run(load(serving, clients, requests)) for _ in range(repeats)]
     percentiles = [statistics.quantiles(seconds, n=100) for seconds, _ in rounds]
     return {
         "p50_ms": 1000 * statistics.median(cut[49] for cut in percentiles),
@@ -103,10 +103,10 @@ def compare(requests: int, repeats: int) -> dict[str, dict[str, float]]:
     """The figures by number of clients."""
     with tempfile.TemporaryDirectory() as store:
         config = load_config(None, [f"storage.uri={store}", f"serve.port={_free_port()}", "serve.engine.kind=echo"])
-        with bare(_free_port()) as url:
-            plain = {clients: measure(url, clients, requests, repeats) for clients in CLIENTS}
-        with routed(config) as url:
-            ours = {clients: measure(url, clients, requests, repeats) for clients in CLIENTS}
+        with bare(_free_port()) as serving:
+            plain = {clients: measure(serving, clients, requests, repeats) for clients in CLIENTS}
+        with routed(config) as serving:
+            ours = {clients: measure(serving, clients, requests, repeats) for clients in CLIENTS}
     return {f"{clients} clients": _row(plain[clients], ours[clients]) for clients in CLIENTS}
 
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import ray.exceptions
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
 from ray import serve
-from ray.serve.exceptions import RayServeException
+from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 
@@ -38,11 +40,18 @@ from llumi.serve.api import (
     from_validation,
     model_list,
     server_error,
+    too_many,
 )
+from llumi.serve.call import CALL
+from llumi.serve.door import Access, Door, Grounds
+from llumi.serve.request_id import RequestId
 
 APPLICATION = "llumi"
 HEALTH_SECONDS = 5
 """How long `/healthz` waits for word of the replicas."""
+
+QUEUE_RETRY_SECONDS = 5
+"""When to come again to a full queue: about as long as an answer takes."""
 
 Readiness = Callable[[], Awaitable[Mapping[Role, bool]]]
 
@@ -59,12 +68,13 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Service:
-    """What the routes need: the defaults, who answers, under which version, and whether they are ready."""
+    """What the routes need: the defaults, who answers, under which version, whether they are ready, and who may ask."""
 
     config: ServeConfig
     models: Mapping[Role, ServedModel]
     backends: Mapping[Role, Backend]
     readiness: Readiness
+    access: Access
 
 
 class RoleHandle:
@@ -97,9 +107,14 @@ class Router:
     """The ingress of the service: the routes over the two roles' handles."""
 
     def __init__(
-        self, config: ServeConfig, models: Mapping[Role, ServedModel], gm: DeploymentHandle, im: DeploymentHandle
+        self,
+        config: ServeConfig,
+        models: Mapping[Role, ServedModel],
+        grounds: Grounds,
+        handles: Mapping[Role, DeploymentHandle],
     ) -> None:
-        self._service = Service(config, models, {"gm": RoleHandle(gm), "im": RoleHandle(im)}, running_roles)
+        backends = {role: RoleHandle(handle) for role, handle in handles.items()}
+        self._service = Service(config, models, backends, running_roles, grounds.access())
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The app, built in the replica once its handles are there."""
@@ -120,19 +135,21 @@ def build_app(service: Service) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _show)
     app.add_exception_handler(HTTPException, _show)
 
-    @app.post("/v1/draft")
+    keyed = [Depends(HTTPBearer(auto_error=False))]  # so that the OpenAPI document says it; Door asks for the key
+
+    @app.post("/v1/draft", dependencies=keyed)
     async def draft(body: DraftBody) -> Response:
         return await _draft(service, "gm", "reply", body)
 
-    @app.post("/v1/improve")
+    @app.post("/v1/improve", dependencies=keyed)
     async def improve(body: ImproveBody) -> Response:
         return await _draft(service, "im", "revision", body)
 
-    @app.post("/v1/chat/completions")
+    @app.post("/v1/chat/completions", dependencies=keyed)
     async def chat(body: ChatBody) -> Response:
         return await _chat(service, body)
 
-    @app.get("/v1/models")
+    @app.get("/v1/models", dependencies=keyed)
     async def models() -> dict[str, Any]:
         return model_list(service.models)
 
@@ -140,11 +157,15 @@ def build_app(service: Service) -> FastAPI:
     async def healthz() -> Response:
         return await _health(service)
 
+    paths = {route.path for route in app.routes if isinstance(route, APIRoute)}
+    app.add_middleware(Door, config=service.config, access=service.access, paths=paths)
+    app.add_middleware(RequestId)  # outside of the door
     return app
 
 
 async def _draft(service: Service, role: Role, field: Any, body: DraftBody) -> Response:
     model = service.models[role]
+    CALL.get().admit(role, model, body.most_tokens(service.config))
     if not body.stream:
         return JSONResponse(draft_answer(field, model, await _complete(service, role, body)))
 
@@ -159,6 +180,7 @@ async def _chat(service: Service, body: ChatBody) -> Response:
     role = CHAT_MODELS.get(body.model)
     if role is None:
         raise bad_request(404, f"model: no such model; there are {', '.join(CHAT_MODELS)}", "model_not_found", "model")
+    CALL.get().admit(role, service.models[role], body.most_tokens(service.config))
     answer = ChatAnswer.to(body, service.models[role])
     if not body.stream:
         return JSONResponse(answer.completion(await _complete(service, role, body)))
@@ -175,19 +197,24 @@ async def _chat(service: Service, body: ChatBody) -> Response:
 
 
 async def _complete(service: Service, role: Role, body: Body) -> Delta:
+    call = CALL.get()
     with _api_errors(service, role):
-        async with asyncio.timeout(service.config.timeout_seconds):
-            return await service.backends[role].complete(body.request(service.config))
+        async with asyncio.timeout_at(call.deadline):
+            answer = await service.backends[role].complete(body.request(service.config))
+    call.answered(answer)
+    return answer
 
 
 async def _deltas(service: Service, role: Role, body: Body) -> AsyncGenerator[Delta, None]:
-    """The answer piece by piece, all of it within the service's time limit."""
-    deadline = asyncio.get_running_loop().time() + service.config.timeout_seconds
+    """The answer piece by piece, all of it within the request's time limit."""
+    call = CALL.get()
     with _api_errors(service, role):
         async with contextlib.aclosing(service.backends[role].stream(body.request(service.config))) as deltas:
             while True:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(call.deadline):
                     delta = await anext(deltas)
+                if delta.finish_reason:
+                    call.answered(delta)
                 yield delta
                 if delta.finish_reason:
                     return
@@ -204,6 +231,7 @@ async def _streamed(deltas: AsyncGenerator[Delta, None], event_of: Callable[[Del
                 async for delta in deltas:
                     yield event_of(delta)
             except ApiError as error:
+                CALL.get().status = error.status
                 yield event(error.body)
                 return
             yield DONE
@@ -228,10 +256,13 @@ def _api_errors(service: Service, role: Role) -> Any:
     try:
         yield
     except TimeoutError:
-        limit = f"{service.config.timeout_seconds:g} s"
-        raise server_error(504, f"{role}: no whole answer within {limit} (serve.timeout_seconds)", "timeout") from None
+        limit = f"{service.config.timeout_seconds:g} s (serve.timeout_seconds), or X-Request-Timeout"
+        raise server_error(504, f"{role}: no whole answer within {limit}", "timeout") from None
     except LlumiError as error:
         raise from_llumi(error) from None
+    except BackPressureError:
+        message = f"{role}: too many requests wait already (serve.{role}.max_queued); come again later"
+        raise too_many(message, "queue_full", QUEUE_RETRY_SECONDS) from None
     except (RayServeException, ray.exceptions.RayError) as error:
         raise server_error(503, f"{role}: no replica answers ({type(error).__name__}); try again", "unavailable") from None
 
@@ -250,7 +281,7 @@ async def _show(request: Request, error: Exception) -> JSONResponse:
         case RequestValidationError():
             shown = from_validation(error.errors())
         case HTTPException(status_code=status, detail=detail):
-            shown = bad_request(status, str(detail), "http_error")
+            shown = bad_request(status, str(detail), "http_error", headers=error.headers)
         case _:
             shown = server_error(500, "internal error", "internal_error")
-    return JSONResponse(shown.body, status_code=shown.status)
+    return JSONResponse(shown.body, shown.status, shown.headers)
