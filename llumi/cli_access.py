@@ -9,7 +9,7 @@ from rich.table import Table
 
 from llumi.config import load_config
 from llumi.job import ConfigOption, JsonOption, SetOption
-from llumi.serve.keys import Key, KeyStore, Scope
+from llumi.serve.keys import Key, KeyStore
 from llumi.storage import Storage
 from llumi.terminal import console, escape, figure, show_figures, show_wide
 
@@ -24,7 +24,7 @@ NameArgument = Annotated[str, typer.Argument(help="What the key is called, such 
 @keys_app.command("create")
 def keys_create(
     name: NameArgument,
-    scope: Annotated[list[Scope], typer.Option(help="What it opens: gm, im; may be given several times.")],
+    scope: Annotated[list[str], typer.Option(help="gm, im, rate or admin; may be given several times.")],
     *,
     requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Requests in any minute; default: no limit.")] = None,
     tokens_per_minute: Annotated[

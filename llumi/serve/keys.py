@@ -85,18 +85,21 @@ def hashed(secret: str) -> str:
 def make_key(
     name: str,
     secret: str,
-    scopes: Iterable[Scope],
+    scopes: Iterable[str],
     now: float,
     *,
     days: float | None = None,
     requests_per_minute: int | None = None,
     tokens_per_minute: int | None = None,
 ) -> Key:
-    """The key that `secret` opens from now on, for `days` or for good."""
+    """The key that `secret` opens from now on, for `days` or for good; raises AccessError for a scope that there is not."""
+    wanted = set(scopes)
+    if unknown := ", ".join(sorted(wanted.difference(SCOPES))):
+        raise AccessError(f"scope {unknown}: no such scope; there are {', '.join(SCOPES)}")
     return Key(
         id=f"k-{secrets.token_hex(4)}",
         name=name,
-        scopes=tuple(scope for scope in SCOPES if scope in set(scopes)),
+        scopes=tuple(scope for scope in SCOPES if scope in wanted),
         hash=hashed(secret),
         created_at=now,
         expires_at=None if days is None else now + days * DAY_SECONDS,
@@ -127,7 +130,7 @@ class KeyStore:
     def create(
         self,
         name: str,
-        scopes: Iterable[Scope],
+        scopes: Iterable[str],
         *,
         days: float | None = None,
         requests_per_minute: int | None = None,
