@@ -70,9 +70,10 @@ class KeyRing:
         while not self._stopped.wait(POLL_SECONDS):
             try:
                 self.refresh()
-            except LlumiError as error:
+            except Exception as error:  # whatever it is: were the thread to end, revoked keys would stay open
                 if not self._failing:
-                    _log.error("keys cannot be read, those known go on to open: %s", error)
+                    reason = str(error) if isinstance(error, LlumiError) else type(error).__name__
+                    _log.error("keys cannot be read, those known go on to open: %s", reason)
                 self._failing = True
             else:
                 self._failing = False
