@@ -383,13 +383,17 @@ class EvaluateConfig(Section):
 
 
 class RoleConfig(Section):
-    """One served model and how it scales; null serves the newest stage that stands (dpo1, else sft, else base)."""
+    """One served model and how it scales; null serves the newest stage that stands (dpo1, else sft, else base).
+
+    Where every replica has `max_ongoing_requests`, `max_queued` more wait; whoever comes then is told to come later.
+    """
 
     model: str | None = None
     min_replicas: int = Field(1, ge=1)
     max_replicas: int = Field(1, ge=1)
     target_ongoing_requests: float = Field(8, gt=0)
     max_ongoing_requests: int = Field(32, ge=1)
+    max_queued: int = Field(64, ge=1)
 
     @model_validator(mode="after")
     def _replicas_in_order(self) -> Self:
@@ -409,6 +413,9 @@ class ServeConfig(Section):
 
     `country` (such as IE) chooses the crisis lines that stand in an answer where the request names none. `allowed` are phone
     numbers and web domains that a model may write, besides those of the crisis lines.
+
+    A request has `timeout_seconds`, of which its body may take `body_seconds`. `audit` is the folder of the audit log on the
+    router's node; null is `audit` in a local store, and ~/.local/state/llumi/audit where the store is S3.
     """
 
     host: str = "127.0.0.1"
@@ -423,6 +430,15 @@ class ServeConfig(Section):
     country: str = Field("*", pattern=r"^(\*|[A-Za-z]{2})$")
     allowed: tuple[str, ...] = ()
     guard: GuardConfig = GuardConfig()
+    body_seconds: float = Field(20, gt=0)
+    max_body_bytes: int = Field(2**20, ge=1024)
+    audit: Path | None = None
+
+    @model_validator(mode="after")
+    def _audit_in_one_place(self) -> Self:
+        if self.audit is not None and not self.audit.expanduser().is_absolute():
+            raise ValueError(f"audit {self.audit} is another folder for each process; give an absolute path")
+        return self
 
     def role(self, role: Role) -> RoleConfig:
         """The section of one role."""

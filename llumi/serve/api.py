@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -48,13 +49,17 @@ class Body(BaseModel):
 
     def sampling(self, config: ServeConfig) -> Sampling:
         """The request's wishes over the defaults of `config`; `max_new_tokens` of the config is the limit."""
-        wanted = self.wanted_tokens()
         return Sampling(
-            max_new_tokens=config.max_new_tokens if wanted is None else min(wanted, config.max_new_tokens),
+            max_new_tokens=self.most_tokens(config),
             temperature=config.temperature if self.temperature is None else self.temperature,
             top_p=config.top_p if self.top_p is None else self.top_p,
             seed=secrets.randbits(31) if self.seed is None else self.seed,
         )
+
+    def most_tokens(self, config: ServeConfig) -> int:
+        """How long the answer may become."""
+        wanted = self.wanted_tokens()
+        return config.max_new_tokens if wanted is None else min(wanted, config.max_new_tokens)
 
     def wanted_tokens(self) -> int | None:
         """How many tokens the client wants at most."""
@@ -235,17 +240,48 @@ def event(data: Mapping[str, Any]) -> str:
 
 
 class ApiError(Exception):
-    """An error as the client sees it: a status, and a body in OpenAI's form."""
+    """An error as the client sees it: a status, a body in OpenAI's form, and what the status asks for in the headers."""
 
-    def __init__(self, status: int, message: str, *, kind: str, code: str, param: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str,
+        code: str,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.headers = dict(headers or {})
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def bad_request(status: int, message: str, code: str, param: str | None = None) -> ApiError:
+def bad_request(
+    status: int, message: str, code: str, param: str | None = None, headers: Mapping[str, str] | None = None
+) -> ApiError:
     """What the client can correct."""
-    return ApiError(status, message, kind="invalid_request_error", code=code, param=param)
+    return ApiError(status, message, kind="invalid_request_error", code=code, param=param, headers=headers)
+
+
+def no_entry(message: str, *, known: bool) -> ApiError:
+    """401 for a key that is missing, or (`known` to be one) opens nothing; the header is that of RFC 6750."""
+    challenge = 'Bearer realm="llumi"' + (', error="invalid_token"' if known else "")
+    headers = {"WWW-Authenticate": challenge}
+    return ApiError(401, message, kind="invalid_request_error", code="invalid_api_key", headers=headers)
+
+
+def out_of_scope(scope: str) -> ApiError:
+    """403 for a key that is right, and not for this."""
+    headers = {"WWW-Authenticate": f'Bearer realm="llumi", error="insufficient_scope", scope="{scope}"'}
+    message = f"this key has no scope {scope}; ask whoever runs this service for one that has"
+    return ApiError(403, message, kind="invalid_request_error", code="insufficient_scope", headers=headers)
+
+
+def too_many(message: str, code: str, wait_seconds: float) -> ApiError:
+    """429, and after how many seconds it is worth to come again."""
+    return ApiError(429, message, kind="rate_limit_error", code=code, headers={"Retry-After": str(max(1, ceil(wait_seconds)))})
 
 
 def server_error(status: int, message: str, code: str) -> ApiError:

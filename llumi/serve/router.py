@@ -8,11 +8,13 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import ray.exceptions
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
 from ray import serve
-from ray.serve.exceptions import RayServeException
+from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 
@@ -41,14 +43,21 @@ from llumi.serve.api import (
     from_validation,
     model_list,
     server_error,
+    too_many,
 )
+from llumi.serve.call import CALL
 from llumi.serve.cases import case_of
+from llumi.serve.door import Access, Door, Grounds
 from llumi.serve.guard import Guard
 from llumi.serve.guarded import Guarded
+from llumi.serve.request_id import RequestId
 
 APPLICATION = "llumi"
 HEALTH_SECONDS = 5
 """How long `/healthz` waits for word of the replicas."""
+
+QUEUE_RETRY_SECONDS = 5
+"""When to come again to a full queue: about as long as an answer takes."""
 
 Readiness = Callable[[], Awaitable[Mapping[Role, bool]]]
 
@@ -65,12 +74,13 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Service:
-    """What the routes need: the defaults, who answers, under which version, whether they are ready, and what may be said."""
+    """What the routes need: the defaults, who answers in which version, who is ready, who may ask, and what may be said."""
 
     config: ServeConfig
     models: Mapping[Role, ServedModel]
     backends: Mapping[Role, Backend]
     readiness: Readiness
+    access: Access
     standard: Standard
 
     @cached_property
@@ -113,10 +123,11 @@ class Router:
         config: ServeConfig,
         models: Mapping[Role, ServedModel],
         standard: Standard,
-        gm: DeploymentHandle,
-        im: DeploymentHandle,
+        grounds: Grounds,
+        handles: Mapping[Role, DeploymentHandle],
     ) -> None:
-        self._service = Service(config, models, {"gm": RoleHandle(gm), "im": RoleHandle(im)}, running_roles, standard)
+        backends = {role: RoleHandle(handle) for role, handle in handles.items()}
+        self._service = Service(config, models, backends, running_roles, grounds.access(), standard)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The app, built in the replica once its handles are there."""
@@ -137,19 +148,21 @@ def build_app(service: Service) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _show)
     app.add_exception_handler(HTTPException, _show)
 
-    @app.post("/v1/draft")
+    keyed = [Depends(HTTPBearer(auto_error=False))]  # so that the OpenAPI document says it; Door asks for the key
+
+    @app.post("/v1/draft", dependencies=keyed)
     async def draft(body: DraftBody) -> Response:
         return await _draft(service, "gm", "reply", body)
 
-    @app.post("/v1/improve")
+    @app.post("/v1/improve", dependencies=keyed)
     async def improve(body: ImproveBody) -> Response:
         return await _draft(service, "im", "revision", body)
 
-    @app.post("/v1/chat/completions")
+    @app.post("/v1/chat/completions", dependencies=keyed)
     async def chat(body: ChatBody) -> Response:
         return await _chat(service, body)
 
-    @app.get("/v1/models")
+    @app.get("/v1/models", dependencies=keyed)
     async def models() -> dict[str, Any]:
         return model_list(service.models)
 
@@ -157,11 +170,15 @@ def build_app(service: Service) -> FastAPI:
     async def healthz() -> Response:
         return await _health(service)
 
+    paths = {route.path for route in app.routes if isinstance(route, APIRoute)}
+    app.add_middleware(Door, config=service.config, access=service.access, paths=paths)
+    app.add_middleware(RequestId)  # outside of the door
     return app
 
 
 async def _draft(service: Service, role: Role, field: Any, body: DraftBody) -> Response:
     model = service.models[role]
+    CALL.get().admit(role, model, body.most_tokens(service.config))
     if not body.stream:
         return JSONResponse(draft_answer(field, model, await _complete(service, role, body)))
 
@@ -176,6 +193,7 @@ async def _chat(service: Service, body: ChatBody) -> Response:
     role = CHAT_MODELS.get(body.model)
     if role is None:
         raise bad_request(404, f"model: no such model; there are {', '.join(CHAT_MODELS)}", "model_not_found", "model")
+    CALL.get().admit(role, service.models[role], body.most_tokens(service.config))
     answer = ChatAnswer.to(body, service.models[role])
     if not body.stream:
         return JSONResponse(answer.completion(await _complete(service, role, body)))
@@ -192,21 +210,26 @@ async def _chat(service: Service, body: ChatBody) -> Response:
 
 
 async def _complete(service: Service, role: Role, body: Body) -> Guarded:
+    call = CALL.get()
     with _api_errors(service, role):
-        async with asyncio.timeout(service.config.timeout_seconds):
+        async with asyncio.timeout_at(call.deadline):
             request = body.request(service.config)
-            return await service.guard.complete(case_of(role, body), request, service.backends[role])
+            answer = await service.guard.complete(case_of(role, body), request, service.backends[role])
+    call.answered(answer)
+    return answer
 
 
 async def _deltas(service: Service, role: Role, body: Body) -> AsyncGenerator[Guarded, None]:
-    """The answer piece by piece, all of it within the service's time limit."""
-    deadline = asyncio.get_running_loop().time() + service.config.timeout_seconds
+    """The answer piece by piece, all of it within the request's time limit."""
+    call = CALL.get()
     with _api_errors(service, role):
         guarded = service.guard.stream(case_of(role, body), body.request(service.config), service.backends[role])
         async with contextlib.aclosing(guarded) as deltas:
             while True:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(call.deadline):
                     delta = await anext(deltas)
+                if delta.finish_reason:
+                    call.answered(delta)
                 yield delta
                 if delta.finish_reason:
                     return
@@ -223,6 +246,7 @@ async def _streamed(deltas: AsyncGenerator[Guarded, None], event_of: Callable[[G
                 async for delta in deltas:
                     yield event_of(delta)
             except ApiError as error:
+                CALL.get().status = error.status
                 yield event(error.body)
                 return
             yield DONE
@@ -247,10 +271,13 @@ def _api_errors(service: Service, role: Role) -> Any:
     try:
         yield
     except TimeoutError:
-        limit = f"{service.config.timeout_seconds:g} s"
-        raise server_error(504, f"{role}: no whole answer within {limit} (serve.timeout_seconds)", "timeout") from None
+        limit = f"{service.config.timeout_seconds:g} s (serve.timeout_seconds), or X-Request-Timeout"
+        raise server_error(504, f"{role}: no whole answer within {limit}", "timeout") from None
     except LlumiError as error:
         raise from_llumi(error) from None
+    except BackPressureError:
+        message = f"{role}: too many requests wait already (serve.{role}.max_queued); come again later"
+        raise too_many(message, "queue_full", QUEUE_RETRY_SECONDS) from None
     except (RayServeException, ray.exceptions.RayError) as error:
         raise server_error(503, f"{role}: no replica answers ({type(error).__name__}); try again", "unavailable") from None
 
@@ -269,7 +296,7 @@ async def _show(request: Request, error: Exception) -> JSONResponse:
         case RequestValidationError():
             shown = from_validation(error.errors())
         case HTTPException(status_code=status, detail=detail):
-            shown = bad_request(status, str(detail), "http_error")
+            shown = bad_request(status, str(detail), "http_error", headers=error.headers)
         case _:
             shown = server_error(500, "internal error", "internal_error")
-    return JSONResponse(shown.body, status_code=shown.status)
+    return JSONResponse(shown.body, shown.status, shown.headers)

@@ -28,6 +28,7 @@ from llumi.rate.draw import draw_items
 from llumi.rate.export import read_ratings, write_pairs
 from llumi.rate.study import create_study, invite
 from llumi.records import HUMAN_REPLY
+from llumi.serve.keys import KeyStore
 from llumi.storage import Input, Storage
 from llumi.submit import STOPS_IN_PEACE
 from llumi.train.lineage import find_pairs, find_parent
@@ -266,7 +267,18 @@ def test_serve_until_the_job_is_stopped(cluster: Cluster) -> None:
     assert_succeeded(cluster.submit(job="serve", wait=False))
     port = next(value for value in cluster.overrides if value.startswith("serve.port=")).partition("=")[2]
     _wait_until_up(f"http://127.0.0.1:{port}/healthz", START_SECONDS)
-    answer = httpx.post(f"http://127.0.0.1:{port}/v1/draft", json={"post": "The evenings are quiet."}, timeout=60)
+    _, secret = KeyStore(cluster.storage).create("web", ["gm"])
+    # An id that is none would go through Serve's proxy, were the middleware of ours not there.
+    headers = {"Authorization": f"Bearer {secret}".encode(), "X-Request-Id": b"\xff"}
+
+    def ask() -> httpx.Response:
+        body = {"post": "The evenings are quiet."}
+        return httpx.post(f"http://127.0.0.1:{port}/v1/draft", json=body, headers=headers, timeout=60)
+
+    deadline = time.monotonic() + START_SECONDS
+    while (answer := ask()).status_code == httpx.codes.UNAUTHORIZED:
+        assert time.monotonic() < deadline, "the router never reads the new key"
+        time.sleep(0.5)
     assert answer.status_code == httpx.codes.OK
     assert answer.json()["reply"]
     stop = [str(BIN / "ray"), "job", "stop", "--address", cluster.dashboard, "serve"]

@@ -21,6 +21,7 @@ from llumi.safety import Resources
 from llumi.safety.standard import Standard
 from llumi.serve.api import LABEL, ServedModel
 from llumi.serve.router import Service, build_app
+from tests.serve.keyed import KEY, SECRET, open_access
 
 MARKER = "lantern-in-the-evening"
 MODELS = {"gm": ServedModel("gm-dpo1", "0123456789ab"), "im": ServedModel("im-sft", "ba9876543210")}
@@ -68,13 +69,13 @@ async def ready() -> Mapping[Role, bool]:
 
 def service(gm: EchoEngine | None = None, config: ServeConfig | None = None, **changes: object) -> Service:
     backends = {"gm": EngineBackend(gm or EchoEngine()), "im": EngineBackend(EchoEngine())}
-    return replace(Service(config or ServeConfig(), MODELS, backends, ready, STANDARD), **changes)
+    return replace(Service(config or ServeConfig(), MODELS, backends, ready, open_access(), STANDARD), **changes)
 
 
 def call(of: Service, method: str, path: str, **request: object) -> httpx.Response:
     async def send() -> httpx.Response:
         transport = httpx.ASGITransport(build_app(of))
-        async with httpx.AsyncClient(transport=transport, base_url="http://router") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://router", headers=KEY) as client:
             return await client.request(method, path, **request)
 
     return asyncio.run(send())
@@ -347,7 +348,7 @@ def test_a_client_that_leaves_ends_the_generation():
             if message.get("body"):
                 sent.set()
 
-        headers = [(b"content-type", b"application/json")]
+        headers = [(b"content-type", b"application/json"), (b"authorization", f"Bearer {SECRET}".encode())]
         scope = {"type": "http", "method": "POST", "path": "/v1/draft", "headers": headers, "query_string": b""}
         await build_app(of)(scope | {"asgi": {"version": "3.0"}}, receive, send)
 
