@@ -4,9 +4,9 @@
 
 Found: the tiers of the labelled posts and the refused share of the worst replies in tests/safety, with Wilson's 95 %
 intervals. `seen` is what the rules were widened with, `unseen` was written afterwards. Cost: CPU milliseconds a made-up
-reply for the guard with its threads, whole and streamed by word, beside the same patterns in a loop written by hand
-(each pattern over each sentence and each run of neighbours, without looking anything up first), and beside the embedded
-model writing a reply of 60 tokens. Medians of three rounds; the model writes once.
+reply for the guard with its threads, whole and streamed by word, beside the same patterns in the loop that one would write
+by hand (each pattern over each sentence and each run of neighbours, without looking anything up first), and beside the
+embedded model writing a reply of 60 tokens. Medians of three rounds; the model writes once.
 """
 
 import argparse
