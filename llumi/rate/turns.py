@@ -55,7 +55,7 @@ def next_page(session: Session, rater: Rater, now: float) -> Page | None:
         item_id=item.id,
         kind=kind,
         is_repeat=is_repeat,
-        position=len(turns),
+        position=_next_position(turns),
         swapped=coin(study.seed, "side", rater.number, item.number, is_repeat),
         state="open",
         shown_at=now,
@@ -148,12 +148,17 @@ def _due(session: Session, study: Study, rater: Rater, turns: Sequence[Turn]) ->
             return "check", min(unseen, key=lambda item: draw(study.seed, "check", rater.number, item.number))
     if _is_due(study, rater, turns, "repeat", study.repeat_share):
         repeated = {turn.item_id for turn in turns if turn.is_repeat}
-        earlier = [turn for turn in turns if turn.position < len(turns) - REPEAT_GAP]
+        earlier = [turn for turn in turns if turn.position < _next_position(turns) - REPEAT_GAP]
         ready = [t for t in earlier if t.kind == "item" and t.state == "done" and t.item_id not in repeated]
         if ready:
             turn = min(ready, key=lambda turn: draw(study.seed, "repeat", rater.number, turn.position))
             return "repeat", session.get_one(Item, turn.item_id)
     return None
+
+
+def _next_position(turns: Sequence[Turn]) -> int:
+    """Behind the last of a rater's turns, in their order; some before it may have been forgotten."""
+    return turns[-1].position + 1 if turns else 0
 
 
 def _is_due(study: Study, rater: Rater, turns: Sequence[Turn], kind: TurnKind, share: float) -> bool:
