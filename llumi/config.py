@@ -397,7 +397,10 @@ class RoleConfig(Section):
 
 
 class ServeConfig(Section):
-    """GM and IM behind one router; they scale and fail apart."""
+    """GM and IM behind one router; they scale and fail apart.
+
+    `country` (such as IE) chooses the crisis lines that the writing page shows.
+    """
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
@@ -408,6 +411,7 @@ class ServeConfig(Section):
     temperature: float = Field(0.7, ge=0)
     top_p: float = Field(0.95, gt=0, le=1)
     timeout_seconds: float = Field(120, gt=0)
+    country: str = Field("*", pattern=r"^(\*|[A-Za-z]{2})$")
 
     def role(self, role: Role) -> RoleConfig:
         """The section of one role."""

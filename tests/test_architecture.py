@@ -62,6 +62,7 @@ FLOORS = {
     "llumi.rate.server": 2,
     "llumi.serve.api": 2,
     "llumi.serve.replica": 2,
+    "llumi.serve.writing": 2,
     "llumi.serve.router": 2,
     "llumi.serve.app": 2,
 }

@@ -40,6 +40,8 @@ class Database:
     def open(cls, config: RateConfig, *, create: bool = False, clock: Clock = time.time) -> "Database":
         """Connect to `config.database`; with `create` the file and the tables are made where there are none.
 
+        Tables that LLUMI did not have yet when the database was made are added.
+
         Raises DatabaseError where nothing answers, RateError where no study was ever created there.
         """
         url = make_url(config.database)
@@ -49,10 +51,9 @@ class Database:
             _check_file(url, create)
         database = cls(_engine(url), clock)
         with database._answering():
-            if create:
-                Base.metadata.create_all(database._engine)
-            elif not inspect(database._engine).has_table(Study.__tablename__):
+            if not create and not inspect(database._engine).has_table(Study.__tablename__):
                 raise RateError(f"{shown(url)}: holds no study; create one with `llumi rate create`")
+            Base.metadata.create_all(database._engine)
         return database
 
     def run(self, work: Callable[[Session], Given]) -> Given:
@@ -75,6 +76,15 @@ class Database:
             raise DatabaseError(
                 f"{shown(self._engine.url)}: does not answer ({type(error).__name__}); start it, or correct rate.database"
             ) from None
+
+
+def anchored(config: RateConfig) -> RateConfig:
+    """`config` with the whole path of a SQLite file, for a process that runs in another folder than this one."""
+    url = make_url(config.database)
+    if url.get_backend_name() != "sqlite" or not url.database:
+        return config
+    whole = url.set(database=str(Path(url.database).absolute()))
+    return config.model_copy(update={"database": whole.render_as_string(hide_password=False)})
 
 
 def shown(url: URL) -> str:

@@ -20,6 +20,7 @@ from llumi.errors import LlumiError, ServeError
 from llumi.models import fetch_model, newest_model
 from llumi.progress import Progress, silent
 from llumi.prompts import Role
+from llumi.rate.database import anchored
 from llumi.serve.api import ServedModel
 from llumi.serve.replica import EngineReplica
 from llumi.serve.router import APPLICATION, Router
@@ -79,7 +80,7 @@ def build_graph(config: Config, storage: Storage, models: Mapping[Role, ServedMo
         max_ongoing_requests=ROUTER_ONGOING_REQUESTS,
         ray_actor_options={"num_cpus": 0},
     )
-    return router.bind(config.serve, dict(models), gm, im)
+    return router.bind(config.serve, dict(models), gm, im, anchored(config.rate))
 
 
 def _role_deployment(config: Config, storage: Storage, role: Role, model: ServedModel) -> Application:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import ray.exceptions
@@ -15,11 +15,12 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 
-from llumi.config import ServeConfig
+from llumi.config import RateConfig, ServeConfig
 from llumi.engine import Delta
 from llumi.engine import Request as EngineRequest
 from llumi.errors import LlumiError
 from llumi.prompts import Role
+from llumi.rate.flags import FlagBox
 from llumi.serve.api import (
     CHAT_MODELS,
     DONE,
@@ -39,6 +40,7 @@ from llumi.serve.api import (
     model_list,
     server_error,
 )
+from llumi.serve.writing import add_writing_page
 
 APPLICATION = "llumi"
 HEALTH_SECONDS = 5
@@ -59,12 +61,13 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Service:
-    """What the routes need: the defaults, who answers, under which version, and whether they are ready."""
+    """What the routes need: the defaults, who answers, under which version, whether they are ready, and where flags go."""
 
     config: ServeConfig
     models: Mapping[Role, ServedModel]
     backends: Mapping[Role, Backend]
     readiness: Readiness
+    rate: RateConfig = field(default_factory=RateConfig)
 
 
 class RoleHandle:
@@ -97,9 +100,14 @@ class Router:
     """The ingress of the service: the routes over the two roles' handles."""
 
     def __init__(
-        self, config: ServeConfig, models: Mapping[Role, ServedModel], gm: DeploymentHandle, im: DeploymentHandle
+        self,
+        config: ServeConfig,
+        models: Mapping[Role, ServedModel],
+        gm: DeploymentHandle,
+        im: DeploymentHandle,
+        rate: RateConfig,
     ) -> None:
-        self._service = Service(config, models, {"gm": RoleHandle(gm), "im": RoleHandle(im)}, running_roles)
+        self._service = Service(config, models, {"gm": RoleHandle(gm), "im": RoleHandle(im)}, running_roles, rate)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The app, built in the replica once its handles are there."""
@@ -140,6 +148,7 @@ def build_app(service: Service) -> FastAPI:
     async def healthz() -> Response:
         return await _health(service)
 
+    add_writing_page(app, service.config.country, FlagBox(service.rate))
     return app
 
 
