@@ -49,7 +49,7 @@ def listening(app: Any) -> Iterator[str]:
     while not server.started:
         time.sleep(0.01)
     yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
+    server.should_exit = server.force_exit = True  # also where an answer is still being written
     thread.join(20)
 
 

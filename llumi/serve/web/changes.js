@@ -1,6 +1,6 @@
 // What can be said of a change by looking at the texts alone. Nothing here guesses what the model meant.
 
-import { tokens } from "./diff.js";
+import { ADDRESS, tokens } from "./diff.js";
 
 const SENTENCES = new Intl.Segmenter(undefined, { granularity: "sentence" });
 const SHARE_KNOWN = 0.5; // a sentence of whose longer words fewer are in the post or the draft is a new one
@@ -38,11 +38,12 @@ export function addedInformation(parts, known) {
   return found;
 }
 
+/** A sentence with its words, each at its place in the whole text. */
 function sentenceAt(segment, index) {
-  let start = index;
   const placed = [];
+  let start = index;
   for (const { text, isWord } of tokens(segment)) {
-    if (isWord) placed.push({ text, start, end: start + text.length });
+    if (isWord) placed.push({ text, start });
     start += text.length;
   }
   return { text: segment.trim(), words: placed };
@@ -51,7 +52,7 @@ function sentenceAt(segment, index) {
 function addedBetween(start, end, sentences, heard) {
   const added = [];
   for (const sentence of sentences) {
-    const inside = sentence.words.filter((word) => word.start >= start && word.end <= end);
+    const inside = sentence.words.filter((word) => word.start >= start && word.start + word.text.length <= end);
     for (const word of inside) {
       const what = heard.has(word.text.toLowerCase()) ? null : informationIn(word, sentence);
       if (what && !added.some((one) => one.text === word.text)) added.push({ what, text: word.text });
@@ -64,7 +65,7 @@ function addedBetween(start, end, sentences, heard) {
 }
 
 function informationIn(word, sentence) {
-  if (/\p{L}\.\p{Ll}{2,}/u.test(word.text)) return "address";
+  if (word.text.match(ADDRESS)) return "address";
   if (/\p{N}/u.test(word.text)) return "number";
   const isName = word !== sentence.words[0] && /^\p{Lu}\p{L}/u.test(word.text);
   return isName ? "capitalised word" : null;

@@ -5,11 +5,24 @@ const MOST_CELLS = 20_000_000; // of the table below; beyond it, what differs is
 const ENDS_SENTENCE = /[.!?…。！？]["'”’)\]]*\s*$/u;
 const HAS_END = /[.!?…。！？\n]/u;
 const SPACE = /^\s+$/u;
+const SPLINTER = 6; // characters
+
+/** A web or mail address: one word, whatever signs it holds. */
+export const ADDRESS = /(?:https?:\/\/)?(?:[\p{L}\p{N}_+@-]+\.)+\p{Ll}{2,}(?:\/[^\s)]*)?/gu;
 
 /** The words of a text and all that stands between them, in order. */
 export function tokens(text) {
-  return Array.from(WORDS.segment(text), ({ segment, isWordLike }) => ({ text: segment, isWord: Boolean(isWordLike) }));
+  const found = [];
+  let end = 0;
+  for (const { 0: address, index } of text.matchAll(ADDRESS)) {
+    found.push(...plainTokens(text.slice(end, index)), { text: address, isWord: true });
+    end = index + address.length;
+  }
+  return [...found, ...plainTokens(text.slice(end))];
 }
+
+const plainTokens = (text) =>
+  Array.from(WORDS.segment(text), ({ segment, isWordLike }) => ({ text: segment, isWord: Boolean(isWordLike) }));
 
 /** The parts of `revision` against `draft`, in order: `{same}`, or `{old, new}` for a change. */
 export function diff(draft, revision) {
@@ -68,7 +81,7 @@ function weight(token) {
   return ENDS_SENTENCE.test(token.text) ? 48 : 8;
 }
 
-/** What two changes leave standing between them is part of the change where it is shorter than both, or holds no word. */
+/** What two changes leave standing between them is part of the change where it is short beside both, or holds no word. */
 function withoutSplinters(runs) {
   let left = merged(runs);
   for (;;) {
@@ -80,7 +93,8 @@ function withoutSplinters(runs) {
 
 function isSplinter(run, before, after) {
   if (!before || !after || HAS_END.test(text(run.old))) return false;
-  return !run.old.some((token) => token.isWord) || text(run.old).length <= Math.min(size(before), size(after));
+  const length = text(run.old).trim().length;
+  return !run.old.some((token) => token.isWord) || length <= Math.min(SPLINTER, size(before), size(after));
 }
 
 const size = (run) => Math.max(text(run.old).length, text(run.new).length);
