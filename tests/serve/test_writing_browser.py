@@ -78,7 +78,7 @@ def sit_down(chromium: Any, url: str) -> Iterator[Callable[..., Writer]]:
     writers: list[Writer] = []
 
     def open_page(at: str = url, **device: Any) -> Writer:
-        writers.append(Writer(chromium, at, **{"viewport": DESK} | device))
+        writers.append(Writer(chromium, at, **{"viewport": DESK, "reduced_motion": "reduce"} | device))
         return writers[-1]
 
     yield open_page
@@ -466,7 +466,7 @@ def test_nothing_runs_out_of_the_page(width: dict[str, int], sit_down: Callable[
 
 
 def test_nothing_moves_for_whoever_asked_for_that(sit_down: Callable[..., Writer]) -> None:
-    writer = sit_down(reduced_motion="reduce")
+    writer = sit_down()
     moving = "getComputedStyle(document.getElementById('status'), '::before').animationName"
     writer.page.evaluate("document.getElementById('status').className = 'status busy'")
     assert writer.page.evaluate(moving) == "none"

@@ -99,7 +99,7 @@ function card(change, index, added) {
     "li",
     { class: "change-card" },
     element("p", { class: "head" }, element("span", { class: "number", "aria-hidden": "true" }, number), element("strong", {}, kind), added.length > 0 ? badge() : null),
-    element("p", { class: "pair" }, change.old ? element("del", {}, visible(change.old)) : null, " ", change.new ? element("ins", {}, visible(change.new)) : null),
+    element("p", { class: "pair" }, change.old ? element("del", {}, visible(change.old)) : null, change.old && change.new ? " " : null, change.new ? element("ins", {}, visible(change.new)) : null),
     element("p", { class: "why" }, why),
     news,
     element("div", { class: "acts" }, ...buttons),

@@ -48,7 +48,7 @@ function sentence(answer, hadKey) {
     case 422:
       return "The service did not take what was sent. Please check that nothing is empty or very long.";
     case 429:
-      return `That is as much as is possible at once. Please wait ${waiting(answer)} and try again.`;
+      return `The service takes no more from you just now. Please wait ${waiting(answer)} and try again.`;
     case 408:
     case 504:
       return "The model took too long. Please try again.";
