@@ -448,6 +448,29 @@ def rate_outcome(
     show_figures(f"ratings {folder}", came_to.figures(), as_json)
 
 
+@rate_app.command("flags")
+def rate_flags(
+    *,
+    remove: Annotated[int | None, typer.Option(help="Delete the flag with this id, text and all.")] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Suggestions that were flagged as unsafe on the writing page: counts, and with --json each of them, text and all.
+
+    Example: llumi rate flags --json > flags.json
+    """
+    from llumi.rate.database import Database
+    from llumi.rate.flags import count_flags, list_flags, remove_flag
+
+    tree = load_config(config, overrides or ())
+    with contextlib.closing(Database.open(tree.rate)) as database:
+        if remove is not None:
+            remove_flag(database, remove)
+        flags = list_flags(database)
+    show_figures("flags", count_flags(flags) | ({"rows": flags} if as_json else {}), as_json)
+
+
 @app.command()
 def serve(config: ConfigOption = None, overrides: SetOption = None) -> None:
     """Serve GM and IM behind one router until Ctrl-C. Example: llumi serve --set serve.port=9000

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,9 @@ LONGEST_FIRST = (
     "train/test_methods.py", "serve/test_app.py", "generate/test_run.py", "pairs/test_teach.py",
 )  # fmt: skip
 """Files that take minutes: begun last, one of them would be waited for alone."""
+
+CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+                  "--disable-component-update", "--disable-sync"]  # fmt: skip
 
 SENTENCES = [
     "I moved to a new town and I feel lonely in the evenings.",
@@ -116,6 +120,19 @@ def service() -> Iterator[Service]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A headless Chromium, driven by Playwright; its event loop holds this thread until the module is done."""
+    executable = shutil.which("chromium") or shutil.which("google-chrome")
+    if executable is None:
+        pytest.skip("no Chromium is installed (apt-get install chromium)")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install -e '.[dev]')")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
 
 
 def free_port() -> int:

@@ -70,6 +70,7 @@ FLOORS = {
     "llumi.serve.call": 2,
     "llumi.serve.door": 2,
     "llumi.serve.replica": 2,
+    "llumi.serve.writing": 2,
     "llumi.serve.router": 2,
     "llumi.serve.app": 2,
 }

@@ -44,17 +44,18 @@ class Database:
     def open(cls, config: RateConfig, *, create: bool = False, clock: Clock = time.time) -> "Database":
         """Connect to `config.database`; with `create` the file and the tables are made where there are none.
 
+        Tables that LLUMI did not have yet when the database was made are added.
+
         Raises DatabaseError where nothing answers, RateError where no study was ever created there.
         """
         url = _url(config)
         if url.get_backend_name() == "sqlite":
             _check_file(url, create)
         database = cls(_engine(url), clock)
-        with database._answering():
-            if create:
-                Base.metadata.create_all(database._engine)
-        if not database.holds_studies():
+        if not create and not database.holds_studies():
             raise RateError(f"{shown(url)}: holds no study; create one with `llumi rate create`")
+        with database._answering():
+            Base.metadata.create_all(database._engine)
         return database
 
     @classmethod
@@ -126,6 +127,15 @@ class Database:
 def _url(config: RateConfig) -> URL:
     url = make_url(config.database)
     return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
+
+
+def anchored(config: RateConfig) -> RateConfig:
+    """`config` with the whole path of a SQLite file, for a process that runs in another folder than this one."""
+    url = make_url(config.database)
+    if url.get_backend_name() != "sqlite" or not url.database:
+        return config
+    whole = url.set(database=str(Path(url.database).absolute()))
+    return config.model_copy(update={"database": whole.render_as_string(hide_password=False)})
 
 
 def shown(url: URL) -> str:

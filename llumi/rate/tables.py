@@ -1,4 +1,4 @@
-"""The tables of a study. Times are seconds since 1970, so that SQLite and PostgreSQL hold them alike.
+"""The tables of studies, and of flags. Times are seconds since 1970, so that SQLite and PostgreSQL hold them alike.
 
 The constraints are the last word on what may be stored: no item twice for a rater, no score twice, none out of range.
 """
@@ -17,6 +17,7 @@ TurnKind = Literal["item", "repeat", "check"]
 TurnState = Literal["open", "done", "skipped", "lapsed"]
 Reply = Literal["a", "b"]
 Verdict = Literal["left", "right", "tie"]
+Reason = Literal["harmful", "minimising", "missed_danger", "wrong_fact", "invented", "tone", "other"]
 
 
 class Base(DeclarativeBase):
@@ -32,6 +33,7 @@ class Base(DeclarativeBase):
         TurnState: String(16),
         Reply: String(16),
         Verdict: String(16),
+        Reason: String(16),
     }
 
 
@@ -144,3 +146,22 @@ class Score(Base):
     reply: Mapped[Reply] = mapped_column(primary_key=True)
     dimension: Mapped[str] = mapped_column(primary_key=True)
     score: Mapped[int]
+
+
+class Flag(Base):
+    """A suggestion that somebody at the writing page called unsafe, with what it answered: `draft` for a revision.
+
+    `model` is the name and version that the answer named; `key_id` the key that it was asked with, where there are keys.
+    """
+
+    __tablename__ = "flags"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    flagged_at: Mapped[float]
+    role: Mapped[Role]
+    model: Mapped[str]
+    key_id: Mapped[str | None]
+    reason: Mapped[Reason | None]
+    post: Mapped[str]
+    draft: Mapped[str | None]
+    suggestion: Mapped[str]

@@ -22,6 +22,7 @@ from llumi.errors import LlumiError, ServeError
 from llumi.models import fetch_model, newest_model
 from llumi.progress import Progress, silent
 from llumi.prompts import Role
+from llumi.rate.database import anchored
 from llumi.safety.standard import Standard
 from llumi.serve.api import ServedModel
 from llumi.serve.audit import audit_folder
@@ -97,7 +98,9 @@ def build_graph(
         max_ongoing_requests=ROUTER_ONGOING_REQUESTS,
         ray_actor_options={"num_cpus": 0},
     )
-    grounds = Grounds(storage, make_key("start", secret, ROLES, time.time()), audit_folder(config.serve, storage))
+    grounds = Grounds(
+        storage, make_key("start", secret, ROLES, time.time()), audit_folder(config.serve, storage), anchored(config.rate)
+    )
     return router.bind(config.serve, dict(models), standard, grounds, handles)
 
 

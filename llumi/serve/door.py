@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llumi.config import ServeConfig
+from llumi.config import RateConfig, ServeConfig
 from llumi.serve.api import ApiError, bad_request, no_entry, server_error, too_many
 from llumi.serve.audit import AuditLog, utc_now
 from llumi.serve.call import CALL, CLIENT_LEFT, Call
@@ -21,7 +21,7 @@ from llumi.serve.ring import KeyRing
 from llumi.storage import Storage
 
 LIVENESS = "/healthz"
-"""Open to whoever asks whether the service is up; neither counted nor written down."""
+"""Open to whoever asks whether the service is up."""
 
 TIMEOUT_HEADER = "x-request-timeout"
 """For how many seconds the client will wait, where that is less than the service would."""
@@ -38,11 +38,14 @@ class Access:
 
 @dataclass(frozen=True)
 class Grounds:
-    """What the access of a router is made of, where it runs: the store of the keys, one key beside them, the log's folder."""
+    """What a router stands on where it runs: the store of the keys, one key beside them, the log's folder, and the rating
+    database, where flags go.
+    """
 
     storage: Storage
     own_key: Key
     audit: Path
+    rate: RateConfig
 
     def access(self) -> Access:
         """Read the keys, watch them from now on, and go on with the log; raises StoreError, AccessError or AuditError."""
@@ -53,17 +56,23 @@ class Grounds:
 
 
 class Door:
-    """ASGI middleware around the routes of `paths`; within it CALL is set."""
+    """ASGI middleware around the routes of `paths`, but for `open_paths`; within it CALL is set.
 
-    def __init__(self, app: ASGIApp, config: ServeConfig, access: Access, paths: Collection[str]) -> None:
+    What is open needs no key, and is neither counted nor written down: it answers everybody the same.
+    """
+
+    def __init__(
+        self, app: ASGIApp, config: ServeConfig, access: Access, paths: Collection[str], open_paths: Collection[str]
+    ) -> None:
         self._app = app
         self._config = config
         self._access = access
         self._paths = paths
+        self._open_paths = open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; what no route of ours is for is not named in the log, since a path may hold anything."""
-        if scope["type"] != "http" or scope["path"] == LIVENESS:
+        if scope["type"] != "http" or scope["path"] in self._open_paths:
             await self._app(scope, receive, send)
             return
         started = time.monotonic()

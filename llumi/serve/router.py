@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -18,11 +18,12 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 
-from llumi.config import ServeConfig
+from llumi.config import RateConfig, ServeConfig
 from llumi.engine import Delta
 from llumi.engine import Request as EngineRequest
 from llumi.errors import LlumiError
 from llumi.prompts import Role
+from llumi.rate.flags import FlagBox
 from llumi.safety.standard import Standard
 from llumi.serve.api import (
     CHAT_MODELS,
@@ -47,10 +48,11 @@ from llumi.serve.api import (
 )
 from llumi.serve.call import CALL
 from llumi.serve.cases import case_of
-from llumi.serve.door import Access, Door, Grounds
+from llumi.serve.door import LIVENESS, Access, Door, Grounds
 from llumi.serve.guard import Guard
 from llumi.serve.guarded import Guarded
 from llumi.serve.request_id import RequestId
+from llumi.serve.writing import OPEN_PATHS, add_writing_page
 
 APPLICATION = "llumi"
 HEALTH_SECONDS = 5
@@ -74,7 +76,9 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Service:
-    """What the routes need: the defaults, who answers in which version, who is ready, who may ask, and what may be said."""
+    """What the routes need: the defaults, who answers in which version, who is ready, who may ask, what may be said, and
+    where flags go.
+    """
 
     config: ServeConfig
     models: Mapping[Role, ServedModel]
@@ -82,6 +86,7 @@ class Service:
     readiness: Readiness
     access: Access
     standard: Standard
+    rate: RateConfig = field(default_factory=RateConfig)
 
     @cached_property
     def guard(self) -> Guard:
@@ -127,7 +132,7 @@ class Router:
         handles: Mapping[Role, DeploymentHandle],
     ) -> None:
         backends = {role: RoleHandle(handle) for role, handle in handles.items()}
-        self._service = Service(config, models, backends, running_roles, grounds.access(), standard)
+        self._service = Service(config, models, backends, running_roles, grounds.access(), standard, grounds.rate)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The app, built in the replica once its handles are there."""
@@ -166,12 +171,13 @@ def build_app(service: Service) -> FastAPI:
     async def models() -> dict[str, Any]:
         return model_list(service.models)
 
-    @app.get("/healthz")
+    @app.get(LIVENESS)
     async def healthz() -> Response:
         return await _health(service)
 
+    add_writing_page(app, service.config.country, FlagBox(service.rate), keyed)
     paths = {route.path for route in app.routes if isinstance(route, APIRoute)}
-    app.add_middleware(Door, config=service.config, access=service.access, paths=paths)
+    app.add_middleware(Door, config=service.config, access=service.access, paths=paths, open_paths={LIVENESS, *OPEN_PATHS})
     app.add_middleware(RequestId)  # outside of the door
     return app
 

@@ -2,9 +2,7 @@
 
 import contextlib
 import os
-import shutil
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,21 +12,7 @@ from llumi.rate.export import read_ratings
 from tests.rate.conftest import GM_ARMS, IM_ARMS, MakeHouse, serving, url_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
 PAGES = 3
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    executable = shutil.which("chromium") or shutil.which("google-chrome")
-    if executable is None:
-        pytest.skip("no Chromium is installed (apt-get install chromium)")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install -e '.[dev]')")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=executable, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 class Hands:

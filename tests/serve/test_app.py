@@ -1,5 +1,6 @@
 """The whole service on a real cluster: two deployments behind Serve's proxy, asked over HTTP."""
 
+import contextlib
 import json
 import shutil
 import socket
@@ -20,9 +21,11 @@ from openai import APIStatusError, BadRequestError, NotFoundError, OpenAI
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from llumi.config import Config, load_config
+from llumi.config import Config, RateConfig, load_config
 from llumi.errors import ServeError
 from llumi.models import ensure_base
+from llumi.rate.database import Database
+from llumi.rate.flags import list_flags
 from llumi.serve.api import LABEL
 from llumi.serve.app import Serving, check_port, serve, stop_serving
 from llumi.serve.audit import log_files
@@ -62,14 +65,17 @@ def long_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the service is started; its replicas stand elsewhere."""
     return tmp_path_factory.mktemp("store")
 
 
 @pytest.fixture(scope="module")
 def serving(ray_cluster: None, long_model: Path, store: Path) -> Iterator[Serving]:
-    config = service_config(store, long_model)
+    config = service_config(store, long_model, "rate.database=sqlite:///kept/rate.db")
     ensure_base(config, Storage.open(config.storage))
-    yield serve(config)
+    with contextlib.chdir(store):
+        at = serve(config)
+    yield at
     stop_serving()
 
 
@@ -251,6 +257,19 @@ def test_im_down_leaves_gm_going_and_comes_back(client: httpx.Client):
     assert client.post("/v1/draft", json=POST).status_code == 200
     wait_until(lambda: client.get("/healthz").json()["status"] == "ok")
     assert client.post("/v1/improve", json={**POST, "draft": MARKER}).status_code == 200
+
+
+def test_the_writing_page_comes_and_its_flags_are_kept_where_the_service_was_started(client: httpx.Client, folder: Path):
+    page = client.get("/")
+    assert "Writing to someone" in page.text
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assert client.get("/static/page.js").headers["Content-Type"].startswith("text/javascript")
+    assert client.get("/v1/resources").json()["resources"]
+    flag = {"role": "gm", "model": "base@0", "post": MARKER, "suggestion": MARKER}
+    assert client.post("/v1/flags", json=flag).status_code == httpx.codes.CREATED
+    assert client.post("/v1/flags", json=flag | {"reason": MARKER}).status_code == httpx.codes.UNPROCESSABLE_ENTITY
+    with contextlib.closing(Database.open(RateConfig(database=f"sqlite:///{folder}/kept/rate.db"))) as database:
+        assert [kept["post"] for kept in list_flags(database)] == [MARKER]
 
 
 def test_a_port_in_use_is_one_line(url: str):
