@@ -168,6 +168,13 @@ def test_the_openai_client_understands_the_errors(openai: OpenAI):
     assert invalid.value.status_code == 422
 
 
+def test_a_post_at_risk_has_help_beside_its_reply(client: httpx.Client):
+    answer = client.post("/v1/draft", json={**POST, "post": "I am going to end my life tonight.", "country": "IE"}).json()
+    assert answer["guard"]["tier"] == "imminent"
+    assert "999" in answer["banner"]
+    assert "116 123" in answer["resources"][0]["numbers"]
+
+
 def test_a_client_that_leaves_cancels_the_generation(client: httpx.Client):
     endless = {**POST, "max_new_tokens": 15000, "temperature": 0, "stream": True}
     with client.stream("POST", "/v1/draft", json=endless) as answer:

@@ -36,6 +36,14 @@ def test_what_the_cluster_cannot_hold_is_named(config: Config, ray_cluster: None
         serve(with_serve(config, engine=gpus))
 
 
+def test_without_rules_nothing_starts(config: Config, ray_cluster: None):
+    ensure_base(config, Storage.open(config.storage))
+    absent = config.model_copy(update={"safety": config.safety.model_copy(update={"rules": Path("no-such-rules.yaml")})})
+    with pytest.raises(ConfigError, match=r"no-such-rules\.yaml: cannot be read"):
+        serve(with_serve(absent))
+    assert ray_serve.status().proxies == {}
+
+
 def test_a_port_in_use_is_said_before_anything_starts(config: Config, ray_cluster: None):
     ensure_base(config, Storage.open(config.storage))
     with socket.create_server(("127.0.0.1", 0)) as other:

@@ -27,7 +27,7 @@ BANNER = "You are not alone with this. People who listen, at any hour: Samaritan
 LINE = {"name": "The Evening Line", "numbers": ["555 0100"], "text": "HELLO to 55501", "domains": ["evening.example"]}
 GUARDED = {"model": "im-sft@1", "finish_reason": "stop", "banner": BANNER, "resources": [LINE]}
 ERRORS: list[tuple[int, dict[str, str], str]] = [
-    (401, {}, "This service asks for a key"),
+    (401, {}, "This key does not open the service"),
     (403, {}, "Your key is not for this"),
     (413, {}, "too long for the model"),
     (422, {}, "did not take what was sent"),
@@ -278,7 +278,7 @@ def test_a_banner_is_an_alert_and_its_lines_take_their_place(sit_down: Callable[
     ]
     assert "this is its second" in writer.page.locator("#note").text_content()
     writer.page.unroute("**/v1/improve")
-    writer.improve()
+    writer.improve(post="I moved in May, and the evenings are quiet.")
     assert not writer.page.locator("#banner").is_visible()
 
 
