@@ -528,7 +528,7 @@ def forget(
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove a post or a person from every artifact, and name the models that learned from them.
+    """Remove a post or a person from every artifact and study, and name the models that learned from them.
 
     Example: llumi forget --post abc123 --author some_name --dry-run
     """

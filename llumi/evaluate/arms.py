@@ -89,7 +89,7 @@ def find_generations(config: Config, storage: Storage, names: Sequence[str]) -> 
 def read_replies(config: Config, storage: Storage, generations: Sequence[Manifest]) -> Replies:
     """The replies of people and models to the held-out posts; for sets of posts that fit one machine.
 
-    Rows that failed are left out and counted. Raises ArtifactError where a generation holds no reply, or where the
+    Rows that failed are left out and counted. Raises ArtifactError where a generation holds no text, or where the
     generations of a role have no post in common.
     """
     held_out = pl.DataFrame(storage.read_table(f"pairs/{config.pairs.name}", HELD_OUT))
@@ -97,8 +97,9 @@ def read_replies(config: Config, storage: Storage, generations: Sequence[Manifes
     tables: dict[Role, list[pl.DataFrame]] = {}
     for generation in generations:
         rows = pl.DataFrame(storage.read_table(generation.reference, ROWS))
+        arm = _model_arm(storage, generation, rows)
         role = _role(storage, generation, rows)
-        arms.setdefault(role, []).append(_model_arm(storage, generation, rows))
+        arms.setdefault(role, []).append(arm)
         given = rows.filter(pl.col("error").is_null()).select("post_id", "reply", arm=pl.lit(generation.name))
         tables.setdefault(role, []).append(given)
     roles: list[Role] = [role for role in get_args(Role) if role in arms]
@@ -154,16 +155,17 @@ def _role(storage: Storage, generation: Manifest, rows: pl.DataFrame) -> Role:
 
 def _model_arm(storage: Storage, generation: Manifest, rows: pl.DataFrame) -> Arm:
     given = rows.filter(pl.col("error").is_null())
-    if given.is_empty():
+    num_empty = given.filter(pl.col("reply").str.strip_chars() == "").height
+    if num_empty == given.height:
         raise ArtifactError(
-            f"{storage.uri}/{generation.reference}: no reply in any of its {rows.height} rows; generate it again"
+            f"{storage.uri}/{generation.reference}: no reply with text in any of its {rows.height} rows; generate it again"
         )
     return Arm(
         name=generation.name,
         lineage=_lineage(storage, generation),
         num_rows=rows.height,
         num_failed=rows.height - given.height,
-        num_empty=given.filter(pl.col("reply").str.strip_chars() == "").height,
+        num_empty=num_empty,
         num_cut=given.filter(pl.col("finish_reason") == "length").height,
     )
 

@@ -109,6 +109,8 @@ def _with_generation(storage: Storage, table: pl.DataFrame, generation: Manifest
             "generate it again, or set pairs.name"
         )
     rows = pl.DataFrame(storage.read_table(generation.reference, "rows"))
+    if rows.is_empty():
+        raise ArtifactError(f"{storage.uri}/{generation.reference}: holds no row; generate it again")
     if set(rows["role"]) != {role}:
         raise RateError(f"{storage.uri}/{generation.reference}: not written by {role}; name generations of {role}")
     texts = rows.select("post_id", pl.col("reply").alias(_text(generation.name)))

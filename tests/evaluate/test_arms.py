@@ -52,11 +52,25 @@ def test_a_generation_from_other_pairs_is_refused(config: Config, generated: Sto
         find_generations(config, generated, ["gm-sft"])
 
 
-def test_a_generation_without_a_reply_is_refused(config: Config, storage: Storage) -> None:
+@pytest.mark.parametrize("replies", [{}, {0: None, 1: None}, {0: " \n", 1: ""}, {0: None, 1: " "}])
+def test_a_generation_without_text_is_refused(config: Config, storage: Storage, replies: dict[int, str | None]) -> None:
     pairs = write_pairs(storage)
-    write_generation(storage, "gm-base", generation_rows("gm", "base", {0: None, 1: None}), [pairs.as_input()])
-    with pytest.raises(ArtifactError, match="gm-base: no reply in any of its 2 rows"):
+    write_generation(storage, "gm-base", generation_rows("gm", "base", replies), [pairs.as_input()])
+    with pytest.raises(
+        ArtifactError, match=f"gm-base: no reply with text in any of its {len(replies)} rows; generate it again"
+    ):
         read_replies(config, storage, find_generations(config, storage, []))
+
+
+def test_a_post_that_an_arm_does_not_answer_is_compared_in_none(config: Config, storage: Storage) -> None:
+    pairs = write_pairs(storage)
+    for name, numbers in (("gm-base", range(NUM_POSTS)), ("gm-sft", range(4, NUM_POSTS))):
+        rows = generation_rows("gm", name, dict.fromkeys(numbers, "Rest well."))
+        write_generation(storage, name, rows, [pairs.as_input()])
+    replies = read_replies(config, storage, find_generations(config, storage, []))
+    (section,) = replies.sections
+    assert (section.num_posts, [arm.num_rows for arm in section.arms]) == (NUM_POSTS - 4, [NUM_POSTS, NUM_POSTS, NUM_POSTS - 4])
+    assert set(replies.table["post_id"]) == {f"post-{number}" for number in range(4, NUM_POSTS)}
 
 
 def test_generations_without_a_common_post_are_refused(config: Config, storage: Storage) -> None:

@@ -67,3 +67,15 @@ def test_a_folder_without_ratings_is_named(tmp_path: Path) -> None:
     pq.write_table(empty, folder / "choices.parquet")
     with pytest.raises(RatingsError, match="no page was sent yet"):
         read_ratings(folder)
+
+
+@pytest.mark.parametrize(
+    ("score", "line"), [(6, "rater r0, item 00000: score 6; 1 to 5 is expected"), (None, "out: a score that is no number")]
+)
+def test_a_score_that_is_none_is_one_line(score: int | None, line: str, tmp_path: Path) -> None:
+    file = write_study(tmp_path / "out", ("gm-base", "gm-sft"), raters=1) / "scales.parquet"
+    rows = pq.read_table(file).to_pylist()
+    rows[0]["score"] = score
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    with pytest.raises(RatingsError, match=line):
+        read_ratings(file.parent)

@@ -155,10 +155,19 @@ def test_no_answer_at_all_is_an_error_and_leaves_the_standing_artifact(echo: Con
     assert storage.find("generations/gm-base") is not None
 
 
-def test_a_model_without_tokenizer_is_named_by_the_actors_own_error(config: Config, storage: Storage, ray_cluster: None):
+@pytest.mark.parametrize(
+    ("gone", "line"),
+    [
+        ("tokenizer.json", r"base: no tokenizer \(tokenizer\.json\)"),
+        ("model.safetensors", r"base: no weights \(\*\.safetensors\); copy the whole model"),
+    ],
+)
+def test_a_model_whose_files_are_gone_is_named_by_the_actors_own_error(
+    gone: str, line: str, config: Config, storage: Storage, ray_cluster: None
+):
     folder = Path(storage.path("models/base"))
-    (folder / "tokenizer.json").unlink()
-    with pytest.raises(ModelError, match=r"base: no tokenizer \(tokenizer\.json\)"):
+    (folder / gone).unlink()
+    with pytest.raises(ModelError, match=line):
         generate(config, "gm", "base")
     assert storage.find("generations/gm-base") is None
 

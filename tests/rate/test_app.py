@@ -4,6 +4,7 @@ import contextlib
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from llumi.rate import database as database_module
 from llumi.rate.app import DOWN, FOREIGN_FORM, HEADERS, NO_LINK, NOTES, SIGNED_OUT, make_app
 from llumi.rate.export import read_ratings
+from llumi.rate.sessions import SESSION_SECONDS
 from tests.rate.conftest import GM_ARMS, IM_ARMS, NUM_POSTS, Browser, House, MakeHouse
 
 Client = Callable[..., Any]
@@ -114,6 +116,41 @@ def test_a_form_that_is_sent_twice_counts_once(house: House, site: Client) -> No
         ratings = read_ratings(database, "first")
     assert ratings.counts["choices"] == 1
     assert set(ratings.records["scales"]["score"].to_pylist()) == {5}
+
+
+def test_a_form_that_is_sent_twice_at_once_counts_once(house: House, site: Client) -> None:
+    (token, *_) = house.study()
+    rater = Browser(site(), token)
+    rater.start()
+    form = rater.form(score=5)
+    devices = [site() for _ in range(4)]
+    for device in devices:
+        device.cookies.update(rater.client.cookies)
+    with ThreadPoolExecutor(len(devices)) as pool:
+        notes = list(pool.map(lambda device: device.post("/item", data=form).headers["location"], devices))
+    assert sorted(notes) == ["/item?note=already"] * 3 + ["/item?note=saved"]
+    with contextlib.closing(house.open()) as database:
+        assert read_ratings(database, "first").counts["choices"] == 1
+
+
+def test_a_tab_that_outlasts_its_session_asks_for_the_link_and_the_same_page_comes_back(house: House, site: Client) -> None:
+    (token, *_) = house.study()
+    rater = Browser(site(), token)
+    rater.start()
+    rater.rate()
+    form, shown = rater.form(), rater.replies
+    house.clock.now += SESSION_SECONDS + 1
+    answer = rater.send("/item", **form)
+    assert (answer.status_code, SIGNED_OUT in answer.text) == (401, True)
+    again = Browser(site(), token)
+    again.start()
+    assert again.replies == shown
+    # The old tab knows nothing of the new sign-in, and is told where to send from.
+    rater.page = rater.client.get(f"/join/{token}", follow_redirects=True)
+    assert FOREIGN_FORM in rater.send("/item", **form).text
+    again.rate()
+    with contextlib.closing(house.open()) as database:
+        assert read_ratings(database, "first").counts["choices"] == 2
 
 
 @pytest.mark.parametrize("wrong", ["0", "6", "3.0", "", "two", "\u0664", None])

@@ -68,6 +68,8 @@ def test_the_same_seed_draws_the_same_posts(house: House) -> None:
         ("im", (), RateError, "compares revisions with their drafts"),
         ("gm", ("gm-heron", "gm-gone"), ArtifactError, r"generations/gm-gone: no such artifact"),
         ("gm", ("gm-heron", "gm-old"), ArtifactError, r"generations/gm-old: not made from pairs/default as it stands"),
+        ("gm", ("gm-heron", "gm-void"), ArtifactError, "generations/gm-void: holds no row; generate it again"),
+        ("gm", ("gm-heron", "gm-blank"), RateError, r"none of 12 posts of drafts/ can be shown .*not_answered_by_all 12"),
         ("gm", ("gm-heron", "gm-few"), RateError, r"none of 12 posts of drafts/ can be shown \(risk 0, not_answered_by_all 12"),
     ],
 )
@@ -78,6 +80,9 @@ def test_arms_that_make_no_comparison_are_one_line(
     write_generation(storage, "gm-old", generation_rows("gm", "old", "bell"), [])
     pairs = storage.manifest("pairs/default").as_input()
     write_generation(storage, "gm-few", generation_rows("gm", "few", "bell", ("held-out",)), [pairs])
+    write_generation(storage, "gm-void", [], [pairs])
+    blank = [row | {"reply": " "} for row in generation_rows("gm", "blank", "bell")]
+    write_generation(storage, "gm-blank", blank, [pairs])
     with pytest.raises(error, match=line) as raised:
         draw_items(house.config, role, arms, "training", None)
     assert "\n" not in str(raised.value)
