@@ -1,11 +1,9 @@
 """One request on its way through the router: who asks, until when, and what the audit log will say of it."""
 
-from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from llumi.engine import Delta
 from llumi.prompts import Role
 from llumi.serve.api import ServedModel, out_of_scope, too_many
 from llumi.serve.keys import Key
@@ -25,7 +23,7 @@ CLIENT_LEFT = 499
 class Call:
     """What is known of a request; `deadline` is in seconds of the event loop's clock.
 
-    `guard` is what the guard decided, in a word or a few; null where none was asked. `status` is what the client was told,
+    `guard` is what the guard decided, in a word; null where none was asked. `status` is what the client was told,
     in the last event of a stream where that is an error.
     """
 
@@ -38,7 +36,7 @@ class Call:
     model: ServedModel | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    guard: str | Sequence[str] | None = None
+    guard: str | None = None
     status: int | None = None
     _reserved: tuple[Window, Taken] | None = None
 
@@ -56,10 +54,9 @@ class Call:
                 raise too_many(f"this key has {self.key.tokens_per_minute} tokens a minute", "tokens_exceeded", wait)
             self._reserved = window, window.take(most_tokens)
 
-    def answered(self, last: Delta) -> None:
-        """Count the tokens of an answer, told by its last piece."""
-        self.prompt_tokens = (self.prompt_tokens or 0) + last.num_prompt_tokens
-        self.completion_tokens = (self.completion_tokens or 0) + last.num_completion_tokens
+    def answered(self, num_prompt_tokens: int, num_completion_tokens: int) -> None:
+        """The answer is whole, and this is what it took."""
+        self.prompt_tokens, self.completion_tokens = num_prompt_tokens, num_completion_tokens
 
     def settle(self) -> None:
         """The request is over: its key pays for what was generated."""

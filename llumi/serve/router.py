@@ -201,7 +201,7 @@ async def _complete(service: Service, role: Role, body: Body) -> Delta:
     with _api_errors(service, role):
         async with asyncio.timeout_at(call.deadline):
             answer = await service.backends[role].complete(body.request(service.config))
-    call.answered(answer)
+    call.answered(answer.num_prompt_tokens, answer.num_completion_tokens)
     return answer
 
 
@@ -214,7 +214,7 @@ async def _deltas(service: Service, role: Role, body: Body) -> AsyncGenerator[De
                 async with asyncio.timeout_at(call.deadline):
                     delta = await anext(deltas)
                 if delta.finish_reason:
-                    call.answered(delta)
+                    call.answered(delta.num_prompt_tokens, delta.num_completion_tokens)
                 yield delta
                 if delta.finish_reason:
                     return
