@@ -39,6 +39,7 @@ def test_an_override_replaces_one_value_and_keeps_the_defaults_beside_it() -> No
         ("pairs.preset=best", "pairs.preset: 'best' is not right; it should be 'margin', 'paper' or 'shp'"),
         ("pairs.paper.chosen_top=0.9", "pairs.paper: chosen_top 0.9 and rejected_bottom 0.15 overlap"),
         ("train.sft.max_steps=0", "train.sft: max_steps 0 trains nothing; give a positive number, or -1 for whole epochs"),
+        ("serve.audit=logs", "serve: audit logs is another folder for each process; give an absolute path"),
         ("serve.gm.min_replicas=3", "serve.gm: min_replicas 3 is above max_replicas 1"),
         ("evaluate.equivalence.words=0", "evaluate.equivalence.words: 0 is not right; it should be greater than 0"),
         ("pairs", "--set pairs: not of the form a.b=value"),

@@ -98,9 +98,8 @@ def build_graph(
         max_ongoing_requests=ROUTER_ONGOING_REQUESTS,
         ray_actor_options={"num_cpus": 0},
     )
-    grounds = Grounds(
-        storage, make_key("start", secret, ROLES, time.time()), audit_folder(config.serve, storage), anchored(config.rate)
-    )
+    own_key = make_key("start", secret, ROLES, time.time()).model_copy(update={"id": "start"})  # the audit log names it so
+    grounds = Grounds(storage, own_key, audit_folder(config.serve, storage), anchored(config.rate))
     return router.bind(config.serve, dict(models), standard, grounds, handles)
 
 

@@ -56,10 +56,9 @@ class Call:
             self._reserved = window, window.take(most_tokens)
 
     def answered(self, last: Guarded) -> None:
-        """Count the tokens of an answer, told by its last piece, and note what the guard decided."""
+        """The answer is whole: `last` tells what it took, and what the guard decided."""
         self.guard = last.decision
-        self.prompt_tokens = (self.prompt_tokens or 0) + last.num_prompt_tokens
-        self.completion_tokens = (self.completion_tokens or 0) + last.num_completion_tokens
+        self.prompt_tokens, self.completion_tokens = last.num_prompt_tokens, last.num_completion_tokens
 
     def settle(self) -> None:
         """The request is over: its key pays for what was generated."""
