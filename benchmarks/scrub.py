@@ -18,8 +18,9 @@ from typing import Any
 
 import polars as pl
 
+from llumi.contacts import AllowList
 from llumi.corpus.sample import CLOSINGS, THEMES, WELCOMES
-from llumi.corpus.scrub import AllowList, Scrubber, recall
+from llumi.corpus.scrub import Scrubber, recall
 from llumi.safety import Resources, SafetyRules
 
 

@@ -1,6 +1,6 @@
 """A whole study with simulated raters, command by command: from generations to the outcome, and from preferences to DPO2.
 
-    python benchmarks/study.py [--posts 150] [--raters 12] [--lead 1.2] [--studies 100] [--folder FOLDER] [--json]
+    python benchmarks/study.py [--posts 150] [--raters 6] [--lead 0.8] [--studies 1000] [--folder FOLDER] [--json]
 
 First the commands of docs/evaluation.md on a made-up community, timed one by one, with the embedded model. Raters come over
 HTTP to the real page; each prefers what people wrote over what the model wrote by `lead` in log-odds, with ties, and dislikes
@@ -41,6 +41,9 @@ TIES = 0.4
 
 ITEM_SPREAD = 0.5
 """The SD of what an item adds to the log-odds, whoever rates it."""
+
+SHAPES = [(30, 3), (60, 1), (60, 3), (60, 6), (120, 3)]
+"""Simulated studies: items, and raters for each."""
 
 PEOPLE, MODEL = "human-reply", "gm-sft"
 STEPS = ["--set", "train.sft.max_steps=8", "--set", "train.dpo1.max_steps=4", "--set", "train.dpo2.max_steps=6"]
@@ -120,8 +123,12 @@ class Rater:
         is_first = first in self.by_people
         verdict = prefer(self.generator, self.lead + ITEM_SPREAD * random.Random(post).gauss(0, 1))
         sides = {"win": "left" if is_first else "right", "loss": "right" if is_first else "left", "tie": "tie"}
-        scores = {name: str(4 if name.startswith("first") == is_first else 3) for name in fields_of("gm")}
+        scores = {name: self._score(name.startswith("first") == is_first) for name in fields_of("gm")}
         return {"csrf": _hidden(page, "csrf"), "turn": _hidden(page, "turn"), VERDICT: sides[verdict], **scores}
+
+    def _score(self, is_by_people: bool) -> str:
+        """From 1 to 5, half a point higher for what people wrote."""
+        return str(min(5, max(1, round(self.generator.gauss(3.7 if is_by_people else 3.2, 0.8)))))
 
 
 def prefer(generator: random.Random, lead: float) -> str:
@@ -182,8 +189,8 @@ def marginal_lead(lead: float) -> float:
 
 
 def recovered(lead: float, num_studies: int, num_items: int, raters_per_item: int) -> dict[str, int]:
-    """How many of `num_studies` simulated studies hold the true lead inside their 95 % intervals, ours and Wilson's."""
-    truth, ours, wilson = marginal_lead(lead), 0, 0
+    """Of simulated studies, how many hold the true lead inside 95 % intervals, ours and Wilson's; how many tell it from 0."""
+    truth, ours, told, wilson = marginal_lead(lead), 0, 0, 0
     share = 1 / (1 + math.exp(-truth))
     for study in range(num_studies):
         generator = random.Random(study)
@@ -197,9 +204,11 @@ def recovered(lead: float, num_studies: int, num_items: int, raters_per_item: in
                 choices.append(Choice(f"r{rater}", f"i{item}", left, right, verdict))
         fitted = bradley_terry(choices, MODEL, Resampling(seed=study)).log_odds[PEOPLE]
         ours += fitted.low <= truth <= fitted.high
+        told += fitted.low > 0
         rate = win_rates(choices, 0.95)[PEOPLE, MODEL].share
         wilson += rate.low <= share <= rate.high
-    return {"studies": num_studies, "bradley_terry_holds": ours, "wilson_holds": wilson}
+    shape = {"studies": num_studies, "items": num_items, "raters_per_item": raters_per_item}
+    return shape | {"bradley_terry_holds": ours, "told_from_even": told, "wilson_holds": wilson}
 
 
 def _hidden(page: str, name: str) -> str:
@@ -216,9 +225,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--posts", type=int, default=150)
-    parser.add_argument("--raters", type=int, default=12, help="raters of each of the two studies")
-    parser.add_argument("--lead", type=float, default=1.2, help="how much raters prefer what people wrote, in log-odds")
-    parser.add_argument("--studies", type=int, default=100)
+    parser.add_argument("--raters", type=int, default=6, help="raters of each of the two studies")
+    parser.add_argument("--lead", type=float, default=0.8, help="how much raters prefer what people wrote, in log-odds")
+    parser.add_argument("--studies", type=int, default=1000)
     parser.add_argument("--folder", type=Path, help="keep store and database here")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
@@ -227,8 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
         figures = walk(folder.resolve(), options.posts, options.raters, options.lead)
-    figures["true_lead"] = round(marginal_lead(options.lead), 3)
-    figures["simulated"] = recovered(options.lead, options.studies, num_items=60, raters_per_item=3)
+    figures["lead_over_all_items"] = round(marginal_lead(options.lead), 3)
+    figures["simulated"] = [recovered(options.lead, options.studies, *shape) for shape in SHAPES]
     if options.json:
         print(json.dumps(figures))
         return

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 import yaml
 
+from llumi.cli_access import audit_app, keys_app
 from llumi.config import Stage, load_config
 from llumi.generate.names import Posts
 from llumi.job import (
@@ -14,6 +15,7 @@ from llumi.job import (
     JsonOption,
     SetOption,
     job,
+    say_who_gets_in,
     serve_until_stopped,
     show_artifact,
     show_plan,
@@ -40,6 +42,8 @@ app.add_typer(corpus_app, name="corpus")
 app.add_typer(pairs_app, name="pairs")
 app.add_typer(model_app, name="model")
 app.add_typer(rate_app, name="rate")
+app.add_typer(keys_app, name="keys")
+app.add_typer(audit_app, name="audit")
 app.add_typer(config_app, name="config")
 
 
@@ -440,7 +444,8 @@ def rate_outcome(
 
     drawn = load_config(config, overrides or ()).evaluate
     resampling = Resampling(drawn.num_bootstrap, drawn.confidence, drawn.seed)
-    show_figures(f"ratings {folder}", outcome(read_ratings(folder), resampling, reference=reference, other=other), as_json)
+    came_to = outcome(read_ratings(folder), resampling, reference=reference, other=other)
+    show_figures(f"ratings {folder}", came_to.figures(), as_json)
 
 
 @rate_app.command("flags")
@@ -468,14 +473,18 @@ def rate_flags(
 
 @app.command()
 def serve(config: ConfigOption = None, overrides: SetOption = None) -> None:
-    """Serve GM and IM behind one router until Ctrl-C. Example: llumi serve --set serve.port=9000"""
+    """Serve GM and IM behind one router until Ctrl-C. Example: llumi serve --set serve.port=9000
+
+    Where there is no key yet, and only this machine can ask, the first one is made and shown this once.
+    """
     from llumi.serve.app import serve as run_service
     from llumi.serve.app import stop_serving
 
     with job(config, overrides) as here:
-        url = run_service(here.config)
+        url = run_service(here.config).url
         here.progress.finish()
         try:
+            say_who_gets_in(here.config, url, make_first=True)
             serve_until_stopped(url)
         finally:
             stop_serving()

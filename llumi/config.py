@@ -367,6 +367,7 @@ class EvaluateConfig(Section):
     gives measures a margin in their own unit, declared before the figures are seen: within it, a mean difference does not
     matter. A margin in standard deviations would be an estimate from the same replies, and move with them. A reply repeats
     training text from `memorised_words` words in a row; `show_refused` replies of each arm and safety rule are shown as text.
+    `ratings` are folders of `llumi rate export`, on the machine that evaluates, whose outcome the report shows.
     """
 
     name: str = Field("default", pattern=ARTIFACT_NAME)
@@ -378,16 +379,21 @@ class EvaluateConfig(Section):
     show_refused: int = Field(0, ge=0)
     equivalence: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
     empathy: EmpathyConfig = EmpathyConfig()
+    ratings: tuple[Path, ...] = ()
 
 
 class RoleConfig(Section):
-    """One served model and how it scales; null serves the newest stage that stands (dpo1, else sft, else base)."""
+    """One served model and how it scales; null serves the newest stage that stands (dpo1, else sft, else base).
+
+    Where every replica has `max_ongoing_requests`, `max_queued` more wait; whoever comes then is told to come later.
+    """
 
     model: str | None = None
     min_replicas: int = Field(1, ge=1)
     max_replicas: int = Field(1, ge=1)
     target_ongoing_requests: float = Field(8, gt=0)
     max_ongoing_requests: int = Field(32, ge=1)
+    max_queued: int = Field(64, ge=1)
 
     @model_validator(mode="after")
     def _replicas_in_order(self) -> Self:
@@ -396,10 +402,20 @@ class RoleConfig(Section):
         return self
 
 
+class GuardConfig(Section):
+    """The guard between the models and whoever asks: what it cannot judge within `timeout_seconds` is not sent."""
+
+    timeout_seconds: float = Field(2, gt=0)
+
+
 class ServeConfig(Section):
     """GM and IM behind one router; they scale and fail apart.
 
-    `country` (such as IE) chooses the crisis lines that the writing page shows.
+    `country` (such as IE) chooses the crisis lines that stand in an answer where the request names none. `allowed` are phone
+    numbers and web domains that a model may write, besides those of the crisis lines.
+
+    A request has `timeout_seconds`, of which its body may take `body_seconds`. `audit` is the folder of the audit log on the
+    router's node; null is `audit` in a local store, and ~/.local/state/llumi/audit where the store is S3.
     """
 
     host: str = "127.0.0.1"
@@ -412,6 +428,17 @@ class ServeConfig(Section):
     top_p: float = Field(0.95, gt=0, le=1)
     timeout_seconds: float = Field(120, gt=0)
     country: str = Field("*", pattern=r"^(\*|[A-Za-z]{2})$")
+    allowed: tuple[str, ...] = ()
+    guard: GuardConfig = GuardConfig()
+    body_seconds: float = Field(20, gt=0)
+    max_body_bytes: int = Field(2**20, ge=1024)
+    audit: Path | None = None
+
+    @model_validator(mode="after")
+    def _audit_in_one_place(self) -> Self:
+        if self.audit is not None and not self.audit.expanduser().is_absolute():
+            raise ValueError(f"audit {self.audit} is another folder for each process; give an absolute path")
+        return self
 
     def role(self, role: Role) -> RoleConfig:
         """The section of one role."""

@@ -14,7 +14,7 @@ from llumi.corpus.sample import write_sample
 from llumi.job import Job, show_steps
 from llumi.pipeline import pipeline
 from llumi.ray_session import ray_session
-from llumi.serve.app import serve, stop_serving
+from llumi.serve.app import Serving, serve, stop_serving
 from llumi.storage import Storage
 from llumi.terminal import console, progress_shown
 
@@ -43,11 +43,11 @@ def run_demo(folder: Path, num_posts: int, overrides: Sequence[str]) -> None:
             show_steps(pipeline(config, progress), Job(config, progress))
             console.rule("Both models behind one router")
             progress("starting GM and IM", 0)
-            url = serve(config)
+            serving = serve(config)
             progress.finish()
             try:
-                draft = _ask(url, "draft", {"post": POST, "seed": 1})
-                revision = _ask(url, "improve", {"post": POST, "draft": DRAFT, "seed": 1})
+                draft = _ask(serving, "draft", {"post": POST, "seed": 1})
+                revision = _ask(serving, "improve", {"post": POST, "draft": DRAFT, "seed": 1})
             finally:
                 stop_serving()
     console.print(Panel(POST, title="a post (made up)"))
@@ -58,15 +58,16 @@ def run_demo(folder: Path, num_posts: int, overrides: Sequence[str]) -> None:
     console.print(f"Done in {(time.monotonic() - started) / 60:.1f} minutes. The report: {report}", soft_wrap=True)
     console.print(
         "A 135M model after ten steps shows that the line works, not what it can become. Next:\n"
-        f"  llumi serve --set storage.uri={folder}          write with both models, until Ctrl-C\n"
+        f"  llumi serve --set storage.uri={folder}          write with both models, until Ctrl-C; shows a key\n"
         "  llumi pipeline --set corpus.uri=/path/to/dumps   the same line on your own community\n"
         "  llumi config show                                every knob and its default",
         soft_wrap=True,
     )
 
 
-def _ask(url: str, route: str, body: dict[str, Any]) -> dict[str, Any]:
-    answer = httpx.post(f"{url}/v1/{route}", json=body, timeout=REQUEST_SECONDS)
+def _ask(serving: Serving, route: str, body: dict[str, Any]) -> dict[str, Any]:
+    key = {"Authorization": f"Bearer {serving.secret}"}
+    answer = httpx.post(f"{serving.url}/v1/{route}", json=body, headers=key, timeout=REQUEST_SECONDS)
     answer.raise_for_status()
     result: dict[str, Any] = answer.json()
     return result

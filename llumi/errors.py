@@ -13,6 +13,8 @@
     |   |-- PromptTooLongError
     |   `-- PromptRefusedError
     |-- ServeError       the service cannot start, or does not answer
+    |   |-- AccessError      a key that cannot be made, found or changed as asked
+    |   `-- AuditError       an audit log that cannot be written, or whose chain does not hold
     `-- RateError        a study that cannot be made, found or used as asked
         `-- DatabaseError    the database of the rating page does not answer
 
@@ -71,6 +73,14 @@ class PromptRefusedError(EngineError):
 
 class ServeError(LlumiError):
     """The service cannot start, or does not answer."""
+
+
+class AccessError(ServeError):
+    """A key of the service cannot be made, found or changed as asked."""
+
+
+class AuditError(ServeError):
+    """The audit log cannot be written, or its chain does not hold."""
 
 
 class RateError(LlumiError):

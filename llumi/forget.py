@@ -1,7 +1,8 @@
-"""`llumi forget`: take a post or a person out of every artifact of the store, and name the models that learned from them.
+"""`llumi forget`: take a post or a person out of every artifact of the store and out of the studies of the rating page, and
+name the models that learned from them.
 
-The order makes it safe to die anywhere and to run again. What only the pairs can tell (whose posts, whose drafts) is used
-up before they change: the exclude file first, then marks on the models, evaluations, generations, and the pairs last.
+The order makes it safe to die anywhere and to run again. What only the pairs can tell (whose posts, whose drafts) is used up
+before they change: the exclude file first, then studies, marks on the models, evaluations, generations, and the pairs last.
 An artifact changes in one step: new files under new names, the manifest, and only then the old files go.
 """
 
@@ -26,6 +27,7 @@ from llumi.corpus.exclude import Exclusions, read_exclusions
 from llumi.corpus.privacy import KEY_VARIABLE, Domain, Pseudonymizer, bare_name, is_pseudonym
 from llumi.errors import ArtifactError, ConfigError
 from llumi.progress import Progress, silent
+from llumi.rate.forget import StudyRows, forget_items, look_into_studies
 from llumi.storage import (
     FileEntry,
     Input,
@@ -58,9 +60,10 @@ _EARLIER_HASH = re.compile(r"-[0-9a-f]{8}$")
 class ForgetReport:
     """What was taken out (or, in a dry run, would be), and what remains to be done; no name and no identifier.
 
-    `rows` are those removed: artifact -> folder -> number. `models` learned from them; `models_before` from rows that
-    earlier runs removed, and still stand; of `models_unknown` nobody can say, since what they were made from is gone.
-    `without_authors` are artifacts in which authors cannot be looked for. `cleared` are folders of unfinished work.
+    `rows` are those removed: artifact -> folder -> number, and "studies/first" -> items, pages and scores -> number. `models`
+    learned from them; `models_before` from rows that earlier runs removed, and still stand; of `models_unknown` nobody can
+    say, since what they were made from is gone. `without_authors` are artifacts and studies in which authors cannot be looked
+    for. `cleared` are folders of unfinished work.
     """
 
     dry_run: bool
@@ -97,12 +100,13 @@ def forget(
     dry_run: bool = False,
     storage: Storage | None = None,
 ) -> ForgetReport:
-    """Remove posts (ids, with or without "t3_") and authors (names, with or without "u/") from a store.
+    """Remove posts (ids, with or without "t3_") and authors (names, with or without "u/") from a store and from all studies.
 
     The store is that of `config`, unless one is given. A pseudonym may stand in the place of an id or a name. Where
     `corpus.exclude` is set, they are added to that file, so that no later build brings them back. Let no job run on the
     store meanwhile; after any interruption, run it again. Raises ConfigError where nothing is named, or where the key of
-    the pseudonyms is not here, and ArtifactError for files that are not what their manifest says.
+    the pseudonyms is not here, ArtifactError for files that are not what their manifest says, and DatabaseError where the
+    rating database does not answer.
     """
     named = _named(posts, authors)
     traces = _traces(config, named)
@@ -112,9 +116,11 @@ def forget(
     changes = [change for change in _changes(storage, artifacts, traces, progress) if change.rows]
     lineage = _Lineage.of(storage, changes)
     leftovers = _leftovers(storage)
+    studies = look_into_studies(config.rate, traces.posts, traces.authors)
     num_copies = 0
     if not dry_run:
         _exclude(config.corpus.exclude, named)
+        forget_items(config.rate, traces.posts, traces.authors)
         at = datetime.now(UTC).isoformat(timespec="seconds")
         for model in lineage.saw:
             storage.replace(replace(model, counts=model.counts | {SAW_FORGOTTEN: {"at": at}}))
@@ -126,14 +132,14 @@ def forget(
             delete_tree(storage.filesystem, storage.path(leftover))
     return ForgetReport(
         dry_run=dry_run,
-        rows={change.manifest.reference: change.rows_by_folder for change in changes},
+        rows={change.manifest.reference: change.rows_by_folder for change in changes} | studies.rows,
         models=tuple(model.reference for model in lineage.saw),
         models_before=lineage.before,
         models_unknown=lineage.unknown,
-        without_authors=without_authors if authors else (),
+        without_authors=(*without_authors, *studies.without_authors) if authors else (),
         cleared=leftovers,
         num_cached_copies=num_copies,
-        advice=tuple(_advice(config, storage, named, lineage)),
+        advice=tuple(_advice(config, storage, named, lineage, studies)),
     )
 
 
@@ -445,7 +451,7 @@ def _exclude(path: Path | None, named: _Named) -> None:
         ) from None
 
 
-def _advice(config: Config, storage: Storage, named: _Named, lineage: _Lineage) -> Iterator[str]:
+def _advice(config: Config, storage: Storage, named: _Named, lineage: _Lineage, studies: StudyRows) -> Iterator[str]:
     if config.corpus.exclude is None:
         yield (
             "the dumps still hold it: set corpus.exclude to a file with a line `post ID` or `author NAME` for each, "
@@ -455,6 +461,8 @@ def _advice(config: Config, storage: Storage, named: _Named, lineage: _Lineage) 
         yield "a pseudonym cannot be excluded: add the id or the name to corpus.exclude, or the next build brings it back"
     if not storage.is_local:
         yield f"other machines may hold copies: delete {cache_folder() / 'artifacts'} on each, or run this there, too"
+    if studies.rows:
+        yield "exports of these studies still hold scores of it: delete them, and run `llumi rate export` again"
     if lineage.saw or lineage.before:
         yield "stop serving the models that were trained on it, and train them again"
 

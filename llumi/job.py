@@ -163,6 +163,29 @@ def show_steps(steps: "Iterable[Done]", here: Job) -> None:
         console.print(f"report: {Storage.open(here.config.storage).uri}/{step.manifest.reference}/report.html", soft_wrap=True)
 
 
+def say_who_gets_in(config: Config, url: str, *, make_first: bool = False) -> None:
+    """Say so where nobody has a key; with `make_first` make one, where only this machine can ask and a person reads along.
+
+    A log is no place for a secret, and neither is the terminal of a service that others reach.
+    """
+    from llumi.serve.keys import KeyStore
+
+    keys = KeyStore(Storage.open(config.storage))
+    if keys.any_open():
+        return
+    if not (make_first and console.is_terminal and config.serve.host in ("127.0.0.1", "localhost", "::1")):
+        console.print("[yellow]nobody has a key yet[/]; make one: llumi keys create NAME --scope gm --scope im", soft_wrap=True)
+        return
+    key, secret = keys.create("first", ["gm", "im"])
+    console.print(f"[green]made[/] the key {key.name} (gm, im); it is shown this once. Try:", soft_wrap=True)
+    console.print(
+        f"curl {url}/v1/draft -H 'Authorization: Bearer {secret}' -H 'Content-Type: application/json' "
+        """-d '{"post": "The evenings are so quiet since I moved."}'""",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
 def serve_until_stopped(url: str) -> None:
     """Say where the service listens, and wait for Ctrl-C or the job's end."""
     console.print(f"[green]serving[/] {url}   POST {url}/v1/draft, {url}/v1/improve, {url}/v1/chat/completions", soft_wrap=True)

@@ -7,6 +7,7 @@ from functools import partial
 from llumi.config import Config, Stage
 from llumi.evaluate.equivalence import check_margins
 from llumi.evaluate.run import evaluate, evaluate_fingerprint
+from llumi.evaluate.studies import study_inputs
 from llumi.generate.names import generation_name
 from llumi.generate.run import generate, generate_fingerprint
 from llumi.models import ensure_base, model_name
@@ -38,7 +39,8 @@ class Done:
 
 def pipeline(config: Config, progress: Progress = silent) -> Iterator[Done]:
     """Run the line step by step, yielding each as it is done; an attempt that died goes on at the step it died in."""
-    check_margins(config.evaluate)  # hours before the evaluation would
+    check_margins(config.evaluate)  # hours before the evaluation would, as the next one
+    study_inputs(config.evaluate)
     storage = Storage.open(config.storage)
     progress("base model", 0, 1)
     ensure_base(config, storage)

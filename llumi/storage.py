@@ -151,12 +151,9 @@ class Storage:
 
     def find(self, reference: str) -> Manifest | None:
         """The manifest of "kind/name", or None where no artifact of that name is complete."""
-        with store_errors(self.uri):
-            try:
-                with self.filesystem.open_input_file(self.path(reference, MANIFEST)) as stream:
-                    raw = stream.read()
-            except FileNotFoundError:
-                return None
+        raw = self.read(f"{reference}/{MANIFEST}")
+        if raw is None:
+            return None
         try:
             tree = json.loads(raw)
             tree["inputs"] = tuple(Input(**entry) for entry in tree["inputs"])
@@ -172,6 +169,16 @@ class Storage:
             folders = [info for info in self.filesystem.get_file_info(selector) if info.type == pafs.FileType.Directory]
         found = (self.find(f"{kind}/{info.base_name}") for info in sorted(folders, key=lambda info: info.base_name))
         return [manifest for manifest in found if manifest is not None]
+
+    def read(self, path: str) -> bytes | None:
+        """The content of one file, `path` below the root; None where there is none."""
+        with store_errors(self.uri):
+            try:
+                with self.filesystem.open_input_file(self.path(path)) as stream:
+                    content: bytes = stream.read()
+            except FileNotFoundError:
+                return None
+        return content
 
     def write(self, path: str, content: bytes | pa.Buffer) -> None:
         """Write one file, `path` below the root, in one piece."""
@@ -190,16 +197,19 @@ class Storage:
 
         The files that it lists must be there. Those of the old one stay until `sweep`.
         """
-        content = json.dumps(asdict(manifest), indent=1, default=str).encode()
+        self.put(f"{manifest.reference}/{MANIFEST}", json.dumps(asdict(manifest), indent=1, default=str).encode())
+
+    def put(self, path: str, content: bytes) -> None:
+        """Write one small file in one step: a reader sees what stood there before, or the new content whole."""
         if not self.is_local:  # a put on S3 is atomic
-            self.write(f"{manifest.reference}/{MANIFEST}", content)
+            self.write(path, content)
             return
-        folder = Path(self.path(manifest.reference))
+        target = Path(self.path(path))
         with store_errors(self.uri):
-            folder.mkdir(parents=True, exist_ok=True)
-            partial = folder / f".{MANIFEST}.partial"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_name(f".{target.name}.partial")
             partial.write_bytes(content)
-            partial.rename(folder / MANIFEST)
+            partial.rename(target)
 
     def sweep(self, manifest: Manifest) -> int:
         """Delete what lies in the artifact's folder and is not listed; returns how many files that were."""

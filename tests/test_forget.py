@@ -1,5 +1,6 @@
 """Text that was to be forgotten is nowhere, what remains is whole, and a run that dies anywhere can be run again."""
 
+import contextlib
 import hashlib
 import json
 import stat
@@ -12,15 +13,20 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
+from sqlalchemy import select
 from typer.testing import CliRunner
 
 from llumi.cli import app
 from llumi.config import Config, StorageConfig, load_config
 from llumi.corpus.exclude import Exclusions, read_exclusions
 from llumi.corpus.privacy import KEY_VARIABLE, Pseudonymizer
-from llumi.errors import ArtifactError, ConfigError
+from llumi.errors import ArtifactError, ConfigError, DatabaseError
 from llumi.forget import _trained_on, forget
 from llumi.prompts import answer, gm_prompt, im_prompt
+from llumi.rate.database import Database
+from llumi.rate.draw import Drawn
+from llumi.rate.study import create_study
+from llumi.rate.tables import Item
 from llumi.records import DPO_SCHEMA, GENERATION_SCHEMA, HELD_OUT_SCHEMA, SFT_SCHEMA
 from llumi.storage import Input, Manifest, Storage, cached_copy
 
@@ -173,7 +179,8 @@ def deployment(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv(KEY_VARIABLE, SECRET)
     monkeypatch.setenv("LLUMI_CACHE", str(tmp_path / "cache"))
     place = request.getfixturevalue("s3_storage") if request.param == "s3" else StorageConfig(uri=str(tmp_path / "store"))
-    config = load_config(None, [f"storage.uri={place.uri}", f"corpus.exclude={tmp_path / 'private' / 'exclude.txt'}"])
+    exclude, database = tmp_path / "private" / "exclude.txt", f"sqlite:///{tmp_path / 'rate.db'}"
+    config = load_config(None, [f"storage.uri={place.uri}", f"corpus.exclude={exclude}", f"rate.database={database}"])
     config = config.model_copy(update={"storage": place})
     storage = Storage.open(place)
     build_store(storage)
@@ -184,10 +191,30 @@ def deployment(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
 def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Config, Storage]:
     monkeypatch.setenv(KEY_VARIABLE, SECRET)
     monkeypatch.setenv("LLUMI_CACHE", str(tmp_path / "cache"))
-    config = load_config(None, [f"storage.uri={tmp_path / 'store'}"])
+    config = load_config(None, [f"storage.uri={tmp_path / 'store'}", f"rate.database=sqlite:///{tmp_path / 'rate.db'}"])
     storage = Storage.open(config.storage)
     build_store(storage)
     return config, storage
+
+
+def build_study(config: Config, name: str = "first", *, anonymous: bool = False) -> None:
+    """A study of the held-out posts, a model's reply beside the human one, with the checks that every study has."""
+    config = config.model_copy(update={"rate": config.rate.model_copy(update={"check_share": 0.5})})
+    items = []
+    for place, number in enumerate(TEST):
+        asker, helper, _ = (None, None, None) if anonymous else map(author, people(number))
+        texts = {"post": text("post", number), "text_a": "I hear you.", "text_b": text("reply", number)}
+        arms = {"arm_a": "gm-sft", "arm_b": "human-reply", "author_a": None, "author_b": helper}
+        items.append(Item(number=place, post_id=post_id(number), post_author=asker, community="porch", **texts, **arms))
+    drawn = Drawn("gm", "evaluation", items, ["gm-sft", "human-reply"], {}, {})
+    with contextlib.closing(Database.open(config.rate, create=True)) as database:
+        create_study(database, config.rate, name, drawn)
+
+
+def items_of(config: Config) -> list[Item]:
+    """The posts of all studies that stand."""
+    with contextlib.closing(Database.open(config.rate)) as database:
+        return database.run(lambda session: list(session.scalars(select(Item).where(Item.expected.is_(None)))))
 
 
 def files_of(storage: Storage, reference: str) -> dict[str, bytes]:
@@ -552,6 +579,60 @@ def test_the_exclude_file_is_added_to_once_each_and_a_build_reads_it(local: tupl
     assert path.read_text() == "# asked to be left out\npost P9\npost p1\nauthor Finch\n"
     assert not any("corpus.exclude" in line for line in report.advice)
     assert read_exclusions(path) == Exclusions(frozenset({"p9", "p1"}), frozenset({"finch"}))
+
+
+def test_a_person_is_taken_out_of_the_studies_of_the_rating_page(local: tuple[Config, Storage], tmp_path: Path) -> None:
+    config, _ = local
+    build_study(config)
+    # finch asked post 22, and wrote the reply to post 21; the draft of post 20 was shown to nobody.
+    counted = forget(config, [], ["finch"], dry_run=True)
+    assert counted.rows["studies/first"] == {"items": 2}
+    assert len(items_of(config)) == 4
+    report = forget(config, [], ["finch"])
+    assert report.rows == counted.rows
+    assert {item.post_id for item in items_of(config)} == {post_id(20), post_id(23)}
+    left = b"".join(file.read_bytes() for file in tmp_path.glob("rate.db*"))
+    assert text("post", 23).encode() in left
+    for gone in (text("post", 22), text("reply", 21), author("finch"), post_id(21)):
+        assert gone.encode() not in left
+    assert any("exports of these studies" in line for line in report.advice)
+    again = forget(config, [], ["finch"])
+    assert "studies/first" not in again.rows
+    assert not any("exports" in line for line in again.advice)
+    assert forget(config, ["p20"], []).rows["studies/first"] == {"items": 1}
+
+
+def test_a_study_that_kept_no_authors_is_named(local: tuple[Config, Storage]) -> None:
+    config, _ = local
+    build_study(config, "first", anonymous=True)
+    build_study(config, "second")
+    # The pairs know that finch asked post 22; that finch wrote the reply to post 21 is not known in the first study.
+    report = forget(config, [], ["finch"])
+    assert {name: rows for name, rows in report.rows.items() if name.startswith("studies/")} == {
+        "studies/first": {"items": 1},
+        "studies/second": {"items": 2},
+    }
+    assert report.without_authors == ("studies/first",)
+
+
+def test_where_no_study_was_created_no_database_is_made(local: tuple[Config, Storage], tmp_path: Path) -> None:
+    config, _ = local
+    assert not any(name.startswith("studies/") for name in forget(config, [], ["finch"]).rows)
+    assert list(tmp_path.glob("rate.db*")) == []
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_rating_database_that_is_down_is_said_before_anything_changes(
+    deployment: tuple[Config, Storage], dry_run: bool
+) -> None:
+    config, storage = deployment
+    down = config.rate.model_copy(update={"database": "postgresql://rater@127.0.0.1:9/nowhere"})
+    before = {reference: files_of(storage, reference) for reference in artifacts(storage)}
+    with pytest.raises(DatabaseError, match=r"127\.0\.0\.1:9/nowhere: does not answer"):
+        forget(config.model_copy(update={"rate": down}), [], ["finch"], dry_run=dry_run)
+    assert {reference: files_of(storage, reference) for reference in artifacts(storage)} == before
+    assert config.corpus.exclude is not None
+    assert not config.corpus.exclude.exists()
 
 
 def test_without_an_exclude_file_the_report_asks_for_one(local: tuple[Config, Storage]) -> None:

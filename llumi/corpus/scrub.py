@@ -7,47 +7,22 @@ that names one is worth more with it. Shapes are looked for, not meanings: a fir
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Self, get_args
+from typing import Literal, NamedTuple, get_args
 
 import polars as pl
+
+from llumi.contacts import DATE, EMAIL, LINK, TLD, WORD_TLD, YEARS, AllowList, without_closing_marks
 
 Kind = Literal["user", "email", "phone", "link", "name"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 HELD_OUT = Path(__file__).with_name("scrub_held_out.ndjson")
 """Made-up texts, one a line: a list of plain strings and of `{kind: text to find}`."""
 
-
-def _in_one_case(endings: str) -> str:
-    """Endings in lower or in upper case: where a space was lost, "so.At last" is no address."""
-    return f"(?-i:{endings}|{endings.upper()})"
-
-
 _GAP = r"[ \u00a0.\-\u2010-\u2015/()]"
 _DIGIT = "[0-9]"
-_TLD = _in_one_case(
-    "com|org|net|edu|gov|mil|int|info|biz|io|ai|app|dev|blog|gg|ly|tv|fm|online|site|website|page|link|museum|"
-    "uk|ie|de|at|ch|fr|es|pt|nl|dk|se|fi|pl|cz|eu|ca|mx|br|au|nz|jp|cn|kr|ru|za"
-)
-_WORD_TLD = _in_one_case(
-    "me|us|in|it|is|be|no|to|my|so|am|as|by|co|club|help|care|life|live|health|support|space|chat|community|today|world"
-)
-"""Endings that are words too: "tell me.it was" is no address, so these ask for a path or for a hyphen or digit before."""
-_LABEL = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
-_PATH = r"(?:/[^\s<>\"\]]*)?"
-_EMAIL = (
-    r"[\w.!#$%&*+=?^{|}~'-]*[\w+~-]@[\w-]+(?:\.[\w-]+)+"
-    r"|[\w.+-]+ ?[\[(] ?at ?[\])] ?[\w-]+(?: ?(?:\.|[\[(] ?dot ?[\])]) ?[\w-]+)+"
-    r"|[\w.+-]+ at [\w-]+ dot (?:com|org|net|edu)\b"
-)
-_LINK = (
-    r"https?://[^\s<>\"\]]+"
-    r"|www\.[^\s<>\"\],]+"
-    rf"|(?<![\w@.-])(?:{_LABEL}\.)+{_TLD}(?![a-z_-]|\.\w){_PATH}"
-    rf"|(?<![\w@.-])(?:{_LABEL}\.)*(?:[a-z0-9]*[0-9-][a-z0-9-]*\.{_WORD_TLD}(?![a-z_-]|\.\w){_PATH}|{_LABEL}\.{_WORD_TLD}/\w[^\s<>\"\]]*)"
-)
 _USER = r"(?<![\w/.])/?u/[\w-]{3,20}|(?<![\w@./])@[a-z_]\w+(?:\.\w+)*"
 _CUE = r"(?:call|phone|telephone|tel|ph|text|cell|mobile|handy|whatsapp|fax|number|dial|ring|reach)"
 _PHONE = (
@@ -59,11 +34,9 @@ _PHONE = (
 )
 _AFTER_PHONE = r"(?![\w]|[.,:/-][0-9])"
 _FOUND = re.compile(
-    rf"(?P<email>{_EMAIL})|(?P<link>{_LINK})|(?P<user>{_USER})|(?P<phone>(?:{_PHONE}){_AFTER_PHONE})", re.IGNORECASE
+    rf"(?P<email>{EMAIL})|(?P<link>{LINK})|(?P<user>{_USER})|(?P<phone>(?:{_PHONE}){_AFTER_PHONE})", re.IGNORECASE
 )
 _CUED = re.compile(rf"\b{_CUE}\b[^.!?\n0-9]{{0,20}}$", re.IGNORECASE)
-_DATE = re.compile(r"[0-9]{1,2}[./-][0-9]{1,2}[./-](?:19|20)[0-9]{2}|(?:19|20)[0-9]{2}[./-][0-9]{1,2}[./-][0-9]{1,2}")
-_YEARS = re.compile(r"(?:(?:19|20)[0-9]{2}(?:\D+|$)){2,}")
 
 _CREDENTIAL = (
     r"(?:LMFTA?|A?MFT|LPCC?(?:-?S)?|LPCA|LCPC|LPCMH|LMHCA?|LCMHC|LCSW(?:-?[CRS])?|LICSW|LISW(?:-?S)?|LMSW|MSW|RSW|LCAT|LMHP"
@@ -84,7 +57,7 @@ _SIGNED = re.compile(
 
 _PREFILTER = (
     r"@[A-Za-z0-9_]|[\[(] ?[aA][tT] ?[\])]| [dD][oO][tT] |[uU]/[0-9A-Za-z_-]|://|[wW][wW][wW]\."
-    rf"|[0-9A-Za-z]\.(?:{_TLD}|{_WORD_TLD})"
+    rf"|[0-9A-Za-z]\.(?:{TLD}|{WORD_TLD})"
     rf"|[0-9](?:{_GAP}{{0,3}}[0-9]){{6}}"
     rf"|[,/\s\u00a0]{_CREDENTIAL}(?:[^A-Za-z0-9]|$)|Dr\.?[\s\u00a0]"
 )
@@ -97,34 +70,6 @@ class Span(NamedTuple):
     start: int
     end: int
     kind: Kind
-
-
-@dataclass(frozen=True)
-class AllowList:
-    """What stays: phone `numbers` in any spacing, and web `domains` with everything below them."""
-
-    numbers: frozenset[str] = frozenset()
-    domains: frozenset[str] = frozenset()
-
-    @classmethod
-    def of(cls, numbers: Iterable[str], domains: Iterable[str]) -> Self:
-        """From numbers and domains as people write them."""
-        return cls(
-            frozenset(_significant(number) for number in numbers),
-            frozenset(domain.casefold().removeprefix("www.") for domain in domains),
-        )
-
-    def has_number(self, written: str) -> bool:
-        """Whether this is an allowed number; long ones also with a country's prefix before them."""
-        digits = _significant(written)
-        return digits in self.numbers or any(
-            len(number) >= 9 and digits.endswith(number) and len(digits) - len(number) <= 3 for number in self.numbers
-        )
-
-    def has_address(self, written: str) -> bool:
-        """Whether a link or an e-mail address lies on an allowed domain."""
-        host = re.split(r"[/?#:]", re.sub(r"^https?://|^.*@", "", written.casefold()), maxsplit=1)[0].removeprefix("www.")
-        return any(host == domain or host.endswith(f".{domain}") for domain in self.domains)
 
 
 @dataclass(frozen=True)
@@ -166,7 +111,7 @@ class Scrubber:
     def _judge(self, text: str, match: re.Match[str]) -> Span | None:
         start, end = match.span()
         if match["link"]:
-            end = start + len(_without_closing_marks(match["link"]))
+            end = start + len(without_closing_marks(match["link"]))
         found = text[start:end]
         if match["phone"]:
             kept = self.allowed.has_number(found) or not _is_phone(text, match)
@@ -231,21 +176,9 @@ def _join(parts: Sequence[str | dict[Kind, str]]) -> tuple[str, list[Span]]:
     return text, spans
 
 
-def _significant(number: str) -> str:
-    """The digits without what is dialled or left out at will: leading zeros, and North America's 1."""
-    return re.sub(r"^1(?=[0-9]{10}$)", "", re.sub(r"\D", "", number).lstrip("0"))
-
-
 def _is_phone(text: str, match: re.Match[str]) -> bool:
     """Dates and years are no phone numbers; a number of no phone's shape is one only after a word for it."""
     found = match["phone"]
-    if _DATE.search(found) or _YEARS.match(found):
+    if DATE.search(found) or YEARS.match(found):
         return False
     return not match["cued"] or bool(_CUED.search(text[max(0, match.start() - 40) : match.start()]))
-
-
-def _without_closing_marks(link: str) -> str:
-    """A link without the sentence's own marks at its end, and without a bracket that it did not open."""
-    while link and (link[-1] in ".,;:!?'\"*_" or (link[-1] == ")" and link.count(")") > link.count("("))):
-        link = link[:-1]
-    return link

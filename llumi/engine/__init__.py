@@ -30,7 +30,8 @@ def open_engine(config: EngineConfig, model: Path) -> Engine:
 
 def check_engine(config: EngineConfig, where: str) -> None:
     """Raise ConfigError for what is wrong in the section `where`, before anything is started on the cluster."""
-    if config.kind == "vllm" and importlib.util.find_spec("vllm"):
+    # Without keys there is nothing to ask vLLM, whose import takes as long as the start of a cluster.
+    if config.kind == "vllm" and config.vllm and importlib.util.find_spec("vllm"):
         from llumi.engine.vllm import check_vllm_keys
 
         check_vllm_keys(config, where)

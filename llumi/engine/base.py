@@ -21,10 +21,11 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One conversation to be answered."""
+    """One conversation to be answered; where not `in_pieces`, an engine may save itself all deltas but the last."""
 
     messages: tuple[Message, ...]
     sampling: Sampling
+    in_pieces: bool = True
 
 
 @dataclass(frozen=True, slots=True)

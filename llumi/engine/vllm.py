@@ -55,7 +55,7 @@ class VllmEngine:
             temperature=wanted.temperature,
             top_p=wanted.top_p,
             seed=wanted.seed,
-            output_kind=RequestOutputKind.DELTA,
+            output_kind=RequestOutputKind.DELTA if request.in_pieces else RequestOutputKind.FINAL_ONLY,
         )
         num_tokens = 0
         outputs = self._engine.generate({"prompt_token_ids": prompt}, sampling, uuid.uuid4().hex)

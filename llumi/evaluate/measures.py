@@ -126,10 +126,10 @@ MEASURES = (
         "politeness",
         "Politeness",
         2,
-        "Polite less impolite strategies in a sentence (thanks, greeting, apology, hedges; orders, bare questions), told by "
-        "phrases of our own.",
-        "Higher uses more markers of politeness. They were found in requests: a warm “You are not alone” begins with “you”, "
-        "and counts against.",
+        "Polite less impolite strategies in a sentence (thanks, greeting, apology, hedges; bare questions), told by phrases "
+        "of our own. A beginning with “you”, impolite in the source’s requests, is left out: “You are not alone” is none.",
+        "Higher uses more markers of politeness. They were found in requests: an interested “How are you sleeping?” begins "
+        "with a question word, and counts against.",
         "Danescu-Niculescu-Mizil et al. 2013, ACL",
         "approximation",
     ),

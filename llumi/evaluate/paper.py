@@ -16,6 +16,9 @@ PAPER_SCORES = {"empathy": (4.41, 4.34), "connection": (4.06, 3.97)}
 PAPER_PREFERRED, PAPER_JUDGED = 173, 211
 """In how many choices IM's revision was preferred to the original, and of how many."""
 
+PAPER_RATERS, PAPER_RATED_PAIRS = 210, 1680
+"""How many people rated how many pairs, over its whole human evaluation."""
+
 
 @dataclass(frozen=True, slots=True)
 class ScoresBeside:

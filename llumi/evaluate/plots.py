@@ -31,11 +31,11 @@ _STYLE = {"svg.fonttype": "none", "svg.hashsalt": "llumi", "font.size": 9.5, "fo
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """One line of a forest plot: an arm's mean difference and its interval, in any unit; NaN where it is unknown."""
+class ForestLine:
+    """One line of a forest plot: a figure of `arm` and its interval, in any unit; NaN where it is unknown."""
 
     arm: str
-    difference: float
+    value: float
     low: float
     high: float
 
@@ -61,17 +61,20 @@ def distribution_plot(
 
 
 def forest_plot(
-    groups: Mapping[str, Sequence[Difference]],
+    groups: Mapping[str, Sequence[ForestLine]],
     colours: Mapping[str, str],
     ident: str,
     title: str,
     description: str,
+    *,
+    origin: float | None = 0,
 ) -> str:
-    """Mean differences with their intervals around a line at zero, grouped under headings."""
+    """Figures with their intervals, grouped under headings, around a line at `origin`, where nothing sets arms apart."""
     num_rows = sum(len(group) + 1 for group in groups.values())
 
     def draw(axes: Any) -> None:
-        axes.axvline(0, color=_MUTED, linewidth=1, zorder=1)
+        if origin is not None:
+            axes.axvline(origin, color=_MUTED, linewidth=1, zorder=1)
         labels: list[str] = []
         headings: list[int] = []
         for heading, group in groups.items():
@@ -80,7 +83,7 @@ def forest_plot(
             for line in group:
                 colour = _STAND_INS[colours[line.arm]]
                 axes.plot([line.low, line.high], [len(labels)] * 2, color=colour, linewidth=2.2, solid_capstyle="round")
-                axes.plot(line.difference, len(labels), "o", color=colour, markersize=6)
+                axes.plot(line.value, len(labels), "o", color=colour, markersize=6)
                 labels.append(line.arm)
         _name_rows(axes, labels)
         for row in headings:

@@ -46,7 +46,8 @@ def politeness(sentences: Sequence[Sentence]) -> float:
 
     Each strategy counts once in a sentence, with the sign that Danescu-Niculescu-Mizil et al. 2013 (A computational
     approach to politeness with application to social factors, ACL, table 3) found for it in requests. Their classifier
-    weighs them and reads grammar; these are counts of phrases.
+    weighs them and reads grammar; these are counts of phrases. Their "2nd person start" is left out: it is impolite in a
+    request, and in support it is how comfort begins ("You are not alone").
     """
     if not sentences:
         return math.nan

@@ -15,6 +15,9 @@ from llumi.evaluate.statistics import FloatArray, bootstrap_intervals
 DIMENSIONS = ("readability", "empathy", "connection", "actionability", "safety")
 """What the paper's raters scored (arXiv 2605.30273)."""
 
+REVISION_DIMENSIONS = ("content_preservation", "style_preservation")
+"""What raters are asked of a draft and its revision together; kept with the revision."""
+
 LOWEST, HIGHEST = 1, 5
 
 

@@ -17,8 +17,10 @@ from llumi.config import EvaluateConfig
 from llumi.evaluate.arms import Arm, Replies, Section
 from llumi.evaluate.markup import number, p_value, spoken, swatch, table
 from llumi.evaluate.measures import Measure, measures_of
-from llumi.evaluate.plots import Difference, arm_colours, distribution_plot, forest_plot
+from llumi.evaluate.plots import ForestLine, arm_colours, distribution_plot, forest_plot
+from llumi.evaluate.report_ratings import ratings_part
 from llumi.evaluate.report_safety import safety_part
+from llumi.evaluate.studies import RatedStudy
 from llumi.evaluate.summary import values_by_arm
 from llumi.prompts import Role
 
@@ -37,6 +39,13 @@ _HOLDS_NO_TEXT = "Neither they nor this page hold text of a post, a draft or a r
 _SHOWS_TEXT = (
     "They hold no text; this page shows replies that the safety rules refuse, as asked: keep it where the corpus is kept."
 )
+_PEOPLE_WERE_ASKED = (
+    "The raters read as people who were asked to, from outside. Nobody who was in distress has said what a reply was to them."
+)
+_NOBODY_WAS_ASKED = (
+    "Nobody was asked, as far as this page knows. <code>evaluate.ratings</code> adds what raters of a study said, and the "
+    "figures of arXiv 2605.30273 beside it."
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,7 @@ class Evaluation:
     summary: pl.DataFrame
     judged: pl.DataFrame
     refused: pl.DataFrame
+    studies: Sequence[RatedStudy] = ()
 
 
 def render_report(evaluation: Evaluation) -> str:
@@ -61,10 +71,12 @@ def render_report(evaluation: Evaluation) -> str:
         name=escape(evaluation.config.name),
         facts=_facts(evaluation),
         sections="\n".join(_section(evaluation, section) for section in sections),
+        ratings=ratings_part(evaluation.studies, [_colours(section) for section in sections], evaluation.config.confidence),
         measures="\n".join(_definition(measure) for measure in measures),
         confidence=_percent(evaluation.config),
         num_bootstrap=f"{evaluation.config.num_bootstrap:,}",
         seed=evaluation.config.seed,
+        asked=_PEOPLE_WERE_ASKED if evaluation.studies else _NOBODY_WAS_ASKED,
         text=_SHOWS_TEXT if evaluation.config.show_refused else _HOLDS_NO_TEXT,
     )
 
@@ -133,7 +145,7 @@ def _overview(evaluation: Evaluation, section: Section) -> str:
         sd = rows[0]["sd"]
         if sd:
             groups[measure.label] = [
-                Difference(spoken(row["arm"]), *(_scaled(row[key], sd) for key in ("difference", "low", "high")))
+                ForestLine(spoken(row["arm"]), *(_scaled(row[key], sd) for key in ("difference", "low", "high")))
                 for row in rows[1:]
                 if row["difference"] is not None
             ]

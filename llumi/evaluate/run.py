@@ -21,6 +21,7 @@ from llumi.evaluate.language import measure_texts
 from llumi.evaluate.measures import MEASURES
 from llumi.evaluate.report import Evaluation, render_report
 from llumi.evaluate.safety import count_refused, judge_replies, learned_pairs, repeat_training_text, safety_metrics
+from llumi.evaluate.studies import read_studies, study_inputs
 from llumi.evaluate.summary import metrics_of, summarise
 from llumi.progress import Progress, silent
 from llumi.safety.rules import SafetyRules
@@ -39,9 +40,10 @@ def evaluate(config: Config, generations: Sequence[str] = (), progress: Progress
 
     `generations` are names under `generations/`; an empty list takes all that were made from `pairs/<config.pairs.name>`.
     Needs a connected Ray cluster. Raises ArtifactError where nothing can be compared, ConfigError for a margin of no measure,
-    and ModelError where a classifier of `evaluate.empathy` is none.
+    ModelError where a classifier of `evaluate.empathy` is none, and RatingsError where a folder of `evaluate.ratings` is none.
     """
     check_margins(config.evaluate)
+    studies = read_studies(config.evaluate)
     storage = Storage.open(config.storage)
     chosen = find_generations(config, storage, generations)
     replies = read_replies(config, storage, chosen)
@@ -51,7 +53,7 @@ def evaluate(config: Config, generations: Sequence[str] = (), progress: Progress
     summary = summarise(measures, replies.sections, config.evaluate)
     judged = _judge(config, storage, replies.table, chosen)
     refused = count_refused(judged)
-    evaluation = Evaluation(config.pairs.name, config.evaluate, replies, measures, summary, judged, refused)
+    evaluation = Evaluation(config.pairs.name, config.evaluate, replies, measures, summary, judged, refused, studies)
     draft = storage.begin("evaluations", config.evaluate.name)
     return draft.publish(
         _write(draft, evaluation),
@@ -70,7 +72,7 @@ def _judge(config: Config, storage: Storage, replies: pl.DataFrame, generations:
 
 
 def evaluate_fingerprint(config: Config, storage: Storage, generations: Sequence[str] = ()) -> str:
-    """What determines the evaluation: its section of the config, the pairs, the generations (in any order), the classifiers."""
+    """What determines the evaluation: its config, the pairs, the generations (in any order), the classifiers, the ratings."""
     inputs = _inputs(config, storage, find_generations(config, storage, generations))
     rules = SafetyRules.load(config.safety.rules).digest
     return fingerprint("evaluate", config.evaluate.model_dump(mode="json") | {"safety": rules}, inputs)
@@ -145,7 +147,8 @@ class ReplyMeasurer:
 def _inputs(config: Config, storage: Storage, generations: Sequence[Manifest]) -> list[Input]:
     by_name = sorted(generations, key=lambda generation: generation.name)
     artifacts = (storage.manifest(f"pairs/{config.pairs.name}"), *by_name)
-    return [artifact.as_input() for artifact in artifacts] + empathy_inputs(config.evaluate.empathy)
+    of_artifacts = [artifact.as_input() for artifact in artifacts]
+    return of_artifacts + empathy_inputs(config.evaluate.empathy) + study_inputs(config.evaluate)
 
 
 def _write(draft: Draft, evaluation: Evaluation) -> list[FileEntry]:

@@ -1,11 +1,10 @@
 """Sentiment by VADER: its lexicon and rules, as the package of its author carries them."""
 
 import math
-import string
 from collections.abc import Sequence
 from functools import cache
 
-from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+from vaderSentiment.vaderSentiment import BOOSTER_DICT, SentimentIntensityAnalyzer, SentiText
 
 from llumi.evaluate.words import Sentence
 
@@ -28,14 +27,22 @@ def sentiment(sentences: Sequence[Sentence]) -> float:
 
 
 def _compound(text: str) -> float:
+    """What `polarity_scores` gives: with VADER's own rules for a word of its lexicon, and without a call for any other word."""
+    vader = _analyzer()
     # VADER knows "isn't" by its straight apostrophe alone.
-    text = text.replace("’", "'")
-    return 0.0 if _is_neutral(text) else float(_analyzer().polarity_scores(text)["compound"])
-
-
-def _is_neutral(text: str) -> bool:
-    """Whether no token is in VADER's lexicon, so that its rules have nothing to work on: they take most of the time."""
-    tokens = text.lower().split()
-    has_valence = _analyzer().lexicon.keys()
-    # It strips a token's punctuation unless that makes an emoticon of it, and reads an emoji as the words that describe it.
-    return text.isascii() and has_valence.isdisjoint(tokens + [token.strip(string.punctuation) for token in tokens])
+    text = text.replace("’", "'").strip()
+    parts = SentiText(text)
+    lowered = [word.lower() for word in parts.words_and_emoticons]
+    # An emoji is read as the words that describe it, and "but" weighs the valences anew on both of its sides.
+    if "but" in lowered or not vader.emojis.keys().isdisjoint(text):
+        return float(vader.polarity_scores(text)["compound"])
+    if vader.lexicon.keys().isdisjoint(lowered):
+        return 0.0
+    valences: list[float] = []
+    for place, word in enumerate(lowered):
+        is_modifier = word in BOOSTER_DICT or (word == "kind" and lowered[place + 1 : place + 2] == ["of"])
+        if word in vader.lexicon and not is_modifier:
+            vader.sentiment_valence(0, parts, parts.words_and_emoticons[place], place, valences)
+        else:
+            valences.append(0)
+    return float(vader.score_valence(valences, text)["compound"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,9 @@ from llumi.storage import Storage
 
 FAILURE = "failure"
 """The column that stands for an engine that could not be opened."""
+
+STOOD_AT = "stood_at"
+"""The column beside those of GENERATION_SCHEMA: when the engine that answered stood, in seconds since the epoch."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +62,20 @@ class Answerer:
         self._work = work
         self._opening = asyncio.Lock()
         self._engine: Any = None
+        self._stood_at = 0.0
 
     async def __call__(self, prompts: pa.Table) -> pa.Table:
-        """Prompts in, rows of GENERATION_SCHEMA out, in the same order; all of them are with the engine at once."""
+        """Prompts in, rows of GENERATION_SCHEMA and STOOD_AT out, in the same order; all are with the engine at once."""
         try:
             async with self._opening:
                 if self._engine is None:
                     self._engine = await asyncio.to_thread(self._open)
+                    self._stood_at = time.time()
         except LlumiError as error:
             return pa.table({FAILURE: [type(error).__name__], "message": [str(error)]})
         rows = await asyncio.gather(*(self._answer(prompt) for prompt in prompts.to_pylist()))
-        return pa.Table.from_pylist(rows, schema=GENERATION_SCHEMA)
+        stood_at = pa.array([self._stood_at] * len(rows), pa.float64())
+        return pa.Table.from_pylist(rows, schema=GENERATION_SCHEMA).append_column(STOOD_AT, stood_at)
 
     def _open(self) -> Engine:
         if self._work.endpoint is not None:
@@ -81,7 +88,7 @@ class Answerer:
         sampling = Sampling(drawn.max_new_tokens, drawn.temperature, drawn.top_p, seed)
         row = self._row(prompt, sampling)
         try:
-            async for delta in self._engine.generate(Request(tuple(self._messages(prompt)), sampling)):
+            async for delta in self._engine.generate(Request(tuple(self._messages(prompt)), sampling, in_pieces=False)):
                 row["reply"] = (row["reply"] or "") + delta.text
                 row["finish_reason"] = delta.finish_reason
                 row["num_prompt_tokens"], row["num_completion_tokens"] = delta.num_prompt_tokens, delta.num_completion_tokens

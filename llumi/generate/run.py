@@ -16,7 +16,7 @@ from llumi.engine import check_engine
 from llumi.engine.capacity import require_room
 from llumi.engine.endpoint import check_in_house
 from llumi.errors import ConfigError, EngineError
-from llumi.generate.answer import FAILURE, Answerer, Work
+from llumi.generate.answer import FAILURE, STOOD_AT, Answerer, Work
 from llumi.generate.kept import Kept, kept_rows
 from llumi.generate.names import Posts
 from llumi.generate.select import select_prompts
@@ -44,7 +44,7 @@ def generate(config: Config, role: Role, model: str, progress: Progress = silent
     """
     if posts == "drafts" and role != "im":
         raise ConfigError(f"--posts drafts: {role} writes replies; im revises drafts: llumi generate im {model} --posts drafts")
-    started = time.monotonic()
+    started = time.time()
     storage = Storage.open(config.storage)
     inputs = _inputs(config, storage, model)
     mark = generate_fingerprint(config, storage, role, model, posts)
@@ -53,7 +53,7 @@ def generate(config: Config, role: Role, model: str, progress: Progress = silent
     _check(work)
     with kept_rows(storage, work.name, mark) as kept:
         standing = kept.read()
-        rows = _answer_all(work, prompts, standing, kept, progress)
+        rows, stood_at = _answer_all(work, prompts, standing, kept, progress)
         counts = _count(rows)
         if not counts["answered"]:
             reason, _ = Counter(rows["error"].to_pylist()).most_common(1)[0]
@@ -66,7 +66,7 @@ def generate(config: Config, role: Role, model: str, progress: Progress = silent
             config=config.model_dump(mode="json"),
             inputs=inputs,
             counts=counts,
-            metrics=_metrics(rows, standing, time.monotonic() - started),
+            metrics=_metrics(rows, standing, started, stood_at),
         )
 
 
@@ -100,20 +100,27 @@ def _check(work: Work) -> None:
     require_room("generate.engine", work.config.num_actors, work.config.engine, nodes)
 
 
-def _answer_all(work: Work, prompts: pa.Table, standing: pa.Table, kept: Kept, progress: Progress) -> pa.Table:
-    """Every prompt through the actors but those that stand answered; the rows come back in the order of `prompts`."""
+def _answer_all(
+    work: Work, prompts: pa.Table, standing: pa.Table, kept: Kept, progress: Progress
+) -> tuple[pa.Table, float | None]:
+    """Every prompt through the actors but those that stand answered: rows in the order of `prompts`, and when the first
+    engine stood.
+    """
     what = f"generations/{work.name}"
     progress(what, done := standing.num_rows, prompts.num_rows)
-    answered = [standing]
-    for rows in _stream(work, prompts.filter(pc.invert(pc.is_in(prompts["post_id"], standing["post_id"])))):
-        _raise_failure(rows)
+    answered, stood_at = [standing], []
+    for streamed in _stream(work, prompts.filter(pc.invert(pc.is_in(prompts["post_id"], standing["post_id"])))):
+        _raise_failure(streamed)
+        stood_at += streamed[STOOD_AT].to_pylist()
+        rows = streamed.drop_columns([STOOD_AT])
         kept.add(rows)
         answered.append(rows)
         done += rows.num_rows
         progress(what, done, prompts.num_rows)
     rows = pa.concat_tables(answered)
     place = {post_id: index for index, post_id in enumerate(prompts["post_id"].to_pylist())}
-    return rows.take(pc.sort_indices(pa.array([place[post_id] for post_id in rows["post_id"].to_pylist()])))
+    in_order = pc.sort_indices(pa.array([place[post_id] for post_id in rows["post_id"].to_pylist()]))
+    return rows.take(in_order), min(stood_at, default=None)
 
 
 def _stream(work: Work, prompts: pa.Table) -> Iterator[pa.Table]:
@@ -158,12 +165,17 @@ def _count(rows: pa.Table) -> dict[str, int]:
     return {"prompts": rows.num_rows, "answered": rows.num_rows - failed, "failed": failed}
 
 
-def _metrics(rows: pa.Table, standing: pa.Table, seconds: float) -> dict[str, Any]:
-    """Tokens of all replies; how fast this attempt made its own, the start of its actors included; rows of earlier attempts."""
+def _metrics(rows: pa.Table, standing: pa.Table, started: float, stood_at: float | None) -> dict[str, Any]:
+    """Tokens of all replies; how fast this attempt made its own, the start of its actors included; rows of earlier attempts.
+
+    `start_seconds` of `seconds` had passed when the first engine stood; null where nothing was left to answer.
+    """
     tokens, earlier = (pc.sum(table["num_completion_tokens"]).as_py() or 0 for table in (rows, standing))
+    seconds = time.time() - started
     return {
         "tokens": tokens,
         "seconds": round(seconds, 3),
+        "start_seconds": None if stood_at is None else round(stood_at - started, 3),
         "tokens_per_second": round((tokens - earlier) / seconds, 2),
         "answered_before": standing.num_rows,
     }

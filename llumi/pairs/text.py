@@ -12,7 +12,8 @@ from typing import Any, Self
 import polars as pl
 
 from llumi.config import Config
-from llumi.corpus.scrub import AllowList, Scrubber
+from llumi.contacts import AllowList
+from llumi.corpus.scrub import Scrubber
 from llumi.models import tokenizer_file
 from llumi.safety import Resources, SafetyRules
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_args
 
+from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from llumi.prompts import Role
@@ -49,9 +50,11 @@ def submit(session: Session, page: Page, answers: Answers, now: float) -> None:
     """Keep the answers of an open page; its study is locked, so that nobody else closes it meanwhile."""
     turn = page.turn
     turn.state, turn.closed_at, turn.verdict = "done", now, answers.verdict
+    rows = []
     for field, score in answers.scores.items():
         place, dimension = field.split("-", 1)
-        session.add(Score(turn_id=turn.id, reply=_reply(place, turn), dimension=dimension, score=score))
+        rows.append({"turn_id": turn.id, "reply": _reply(place, turn), "dimension": dimension, "score": score})
+    session.execute(insert(Score), rows)
 
 
 def skip(page: Page, now: float) -> None:

@@ -3,16 +3,17 @@
 Routes that only show something may be asked for again at will; everything else is a form with the token of its session.
 """
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import parse_qsl
 
 from fastapi import Cookie, Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from sqlalchemy.orm import Session
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llumi.config import RateConfig
 from llumi.errors import DatabaseError
@@ -63,6 +64,23 @@ def make_app(database: Database, config: RateConfig) -> FastAPI:
     return app
 
 
+class WithHeaders:
+    """`HEADERS` on every answer. An ASGI class, since a middleware of functions runs each request in a task of its own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand the request on."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
 async def _form(request: Request) -> Form:
     """The fields of a form; the last one counts where a name comes twice."""
     body = b""
@@ -80,11 +98,7 @@ CookieToken = Annotated[str, Cookie(alias=COOKIE)]
 
 
 def _add_safeguards(app: FastAPI, pages: Pages) -> None:
-    @app.middleware("http")
-    async def headers(request: Request, call_next: Callable[[Request], Any]) -> Response:
-        response: Response = await call_next(request)
-        response.headers.update(HEADERS)
-        return response
+    app.add_middleware(WithHeaders)
 
     @app.exception_handler(DatabaseError)
     async def down(request: Request, _: Exception) -> HTMLResponse:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DatabaseError as SQLDatabaseError
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -24,6 +25,9 @@ Given = TypeVar("Given")
 Clock = Callable[[], float]
 CONNECTIONS = 8
 """To PostgreSQL. SQLite has one: it writes one transaction at a time, and waiting for a lock of its own costs it naps."""
+
+_NO_BEGIN = "no_begin"
+"""The option of a connection to SQLite whose statements are no part of a transaction."""
 
 BUSY_SECONDS = 10.0
 """How long a request waits for its turn before it is refused."""
@@ -44,17 +48,55 @@ class Database:
 
         Raises DatabaseError where nothing answers, RateError where no study was ever created there.
         """
-        url = make_url(config.database)
-        if url.drivername == "postgresql":
-            url = url.set(drivername="postgresql+psycopg")
+        url = _url(config)
         if url.get_backend_name() == "sqlite":
             _check_file(url, create)
         database = cls(_engine(url), clock)
+        if not create and not database.holds_studies():
+            raise RateError(f"{shown(url)}: holds no study; create one with `llumi rate create`")
         with database._answering():
-            if not create and not inspect(database._engine).has_table(Study.__tablename__):
-                raise RateError(f"{shown(url)}: holds no study; create one with `llumi rate create`")
             Base.metadata.create_all(database._engine)
         return database
+
+    @classmethod
+    def find(cls, config: RateConfig) -> "Database | None":
+        """The database of `config` where a study was ever created, else None; nothing is made.
+
+        Raises DatabaseError where nothing answers: what it holds is not known then.
+        """
+        url = _url(config)
+        if url.get_backend_name() == "sqlite" and not (url.database and Path(url.database).exists()):
+            return None
+        database = cls(_engine(url))
+        if database.holds_studies():
+            return database
+        database.close()
+        return None
+
+    def holds_studies(self) -> bool:
+        """Whether the tables are there."""
+        with self._answering():
+            return inspect(self._engine).has_table(Study.__tablename__)
+
+    def compact(self) -> None:
+        """Write the files anew without what was deleted, whose bytes stay in them until then.
+
+        Raises DatabaseError where others are at work in it for longer than a moment. PostgreSQL's own log and backups are
+        beyond reach.
+        """
+        is_sqlite = self._engine.dialect.name == "sqlite"
+        options: dict[str, Any] = {_NO_BEGIN: True} if is_sqlite else {"isolation_level": "AUTOCOMMIT"}
+        with self._answering(), self._engine.connect().execution_options(**options) as connection:
+            if not is_sqlite:
+                for table in Base.metadata.sorted_tables:
+                    connection.exec_driver_sql(f"VACUUM FULL {table.name}")
+                return
+            connection.exec_driver_sql("VACUUM")
+            is_busy, _, _ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+        if is_busy:
+            raise DatabaseError(
+                f"{shown(self._engine.url)}: others are at work in it, and its log holds what was deleted; try again"
+            )
 
     def run(self, work: Callable[[Session], Given]) -> Given:
         """Do `work` in one transaction; once this returns it is on disk. Raises DatabaseError where nothing answers."""
@@ -70,12 +112,21 @@ class Database:
         try:
             yield
         except SQLAlchemyError as error:
+            if (
+                type(error) is SQLDatabaseError
+            ):  # no subclass, which sqlite3 raises for a file that is damaged or of another kind
+                raise DatabaseError(f"{shown(self._engine.url)}: no database; restore it, or correct rate.database") from None
             if isinstance(error, DBAPIError) and not isinstance(error, OperationalError) and not error.connection_invalidated:
                 raise  # a defect, such as a constraint that no caller foresaw
             # The message of a driver may quote what was written, so that none of it is repeated.
             raise DatabaseError(
                 f"{shown(self._engine.url)}: does not answer ({type(error).__name__}); start it, or correct rate.database"
             ) from None
+
+
+def _url(config: RateConfig) -> URL:
+    url = make_url(config.database)
+    return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
 
 
 def anchored(config: RateConfig) -> RateConfig:
@@ -135,4 +186,5 @@ def _prepare_sqlite(connection: Any, _: ConnectionPoolEntry) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    if not connection.get_execution_options().get(_NO_BEGIN):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -8,12 +8,14 @@ import hashlib
 import hmac
 import secrets
 
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.orm import Session
 
 from llumi.rate.tables import Rater, SignIn
 
 SESSION_SECONDS = 14 * 24 * 3600.0
+
+_SIGNED_IN = select(Rater).join(SignIn).where(SignIn.cookie_hash == bindparam("cookie"), SignIn.expires_at > bindparam("now"))
 
 
 def new_token() -> str:
@@ -49,5 +51,4 @@ def sign_in(session: Session, invitation: str, now: float) -> str | None:
 
 def rater_of(session: Session, cookie: str, now: float) -> Rater | None:
     """The rater who is signed in with this cookie."""
-    signed_in = select(Rater).join(SignIn).where(SignIn.cookie_hash == hashed(cookie), SignIn.expires_at > now)
-    return session.scalar(signed_in)
+    return session.scalar(_SIGNED_IN, {"cookie": hashed(cookie), "now": now})

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import Integer, and_, bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
 from llumi.rate.chance import coin, draw, fraction
@@ -22,6 +22,30 @@ REPEAT_GAP = 3
 CLOSED: tuple[TurnState, ...] = ("done", "skipped")
 Closed = Literal["already", "lapsed", "unknown"]
 """Why a form is not taken: answered or skipped before, its place given away, or none of this rater's pages."""
+
+# Statements stand here where every page needs them: building one anew takes longer than running it.
+_STUDY = select(Study).where(Study.id == bindparam("study_id")).with_for_update()
+_TURNS = select(Turn).where(Turn.rater_id == bindparam("rater_id")).order_by(Turn.position)
+_TURN = select(Turn).where(Turn.rater_id == bindparam("rater_id"), Turn.token == bindparam("token"))
+_NUM_CLOSED = select(func.count(Turn.id)).where(Turn.rater_id == bindparam("rater_id"), Turn.state.in_(CLOSED))
+_LEASED = and_(Turn.state == "open", Turn.lease_until > bindparam("now"))
+_HOLDS_A_PLACE = and_(Turn.kind == "item", or_(Turn.state == "done", _LEASED))
+"""Turns that count towards the raters of their item."""
+
+_TAKEN = (
+    select(Turn.item_id, func.count().label("num"))
+    .join(Item)
+    .where(Item.study_id == bindparam("study_id"), _HOLDS_A_PLACE)
+    .group_by(Turn.item_id)
+    .subquery()
+)
+_NUM_WANTED = bindparam("raters_per_item", type_=Integer)
+_NUM_TAKEN = func.coalesce(_TAKEN.c.num, 0)
+_WANTING = (
+    select(Item.id, Item.number, _NUM_TAKEN)
+    .outerjoin(_TAKEN, _TAKEN.c.item_id == Item.id)
+    .where(Item.study_id == bindparam("study_id"), Item.expected.is_(None), _NUM_TAKEN < _NUM_WANTED)
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +61,7 @@ class Page:
 def next_page(session: Session, rater: Rater, now: float) -> Page | None:
     """The page that `rater` has open, or a new one; None where there is none left for them."""
     study = _locked_study(session, rater)
-    turns = session.scalars(select(Turn).where(Turn.rater_id == rater.id).order_by(Turn.position)).all()
+    turns = session.scalars(_TURNS, {"rater_id": rater.id}).all()
     shown = [turn for turn in turns if turn.state in CLOSED]
     for turn in turns:
         if turn.state == "open" and _keep_lease(session, study, turn, now):
@@ -55,7 +79,7 @@ def next_page(session: Session, rater: Rater, now: float) -> Page | None:
         item_id=item.id,
         kind=kind,
         is_repeat=is_repeat,
-        position=len(turns),
+        position=_next_position(turns),
         swapped=coin(study.seed, "side", rater.number, item.number, is_repeat),
         state="open",
         shown_at=now,
@@ -72,15 +96,15 @@ def open_page(session: Session, rater: Rater, token: str, now: float) -> Page | 
     A form that is sent twice finds its page closed the second time.
     """
     study = _locked_study(session, rater)
-    turn = session.scalar(select(Turn).where(Turn.rater_id == rater.id, Turn.token == token))
+    turn = session.scalar(_TURN, {"rater_id": rater.id, "token": token})
     if turn is None:
         return "unknown"
     if turn.state in {"done", "skipped"}:
         return "already"
     if turn.state == "lapsed" or not _keep_lease(session, study, turn, now):
         return "lapsed"
-    closed = select(func.count(Turn.id)).where(Turn.rater_id == rater.id, Turn.state.in_(CLOSED))
-    return Page(study, session.get_one(Item, turn.item_id), turn, session.scalar(closed) or 0)
+    num_closed = session.scalar(_NUM_CLOSED, {"rater_id": rater.id}) or 0
+    return Page(study, session.get_one(Item, turn.item_id), turn, num_closed)
 
 
 def release(session: Session, rater: Rater, now: float) -> None:
@@ -91,7 +115,7 @@ def release(session: Session, rater: Rater, now: float) -> None:
 
 
 def _locked_study(session: Session, rater: Rater) -> Study:
-    return session.scalars(select(Study).where(Study.id == rater.study_id).with_for_update()).one()
+    return session.scalars(_STUDY, {"study_id": rater.study_id}).one()
 
 
 def _keep_lease(session: Session, study: Study, turn: Turn, now: float) -> bool:
@@ -101,37 +125,19 @@ def _keep_lease(session: Session, study: Study, turn: Turn, now: float) -> bool:
     """
     if turn.lease_until > now:
         return True
-    others = select(func.count(Turn.id)).where(_holds_a_place(now), Turn.item_id == turn.item_id, Turn.id != turn.id)
-    if turn.kind == "item" and (session.scalar(others) or 0) >= study.raters_per_item:
+    others = select(func.count(Turn.id)).where(_HOLDS_A_PLACE, Turn.item_id == turn.item_id, Turn.id != turn.id)
+    if turn.kind == "item" and (session.scalar(others, {"now": now}) or 0) >= study.raters_per_item:
         turn.state, turn.closed_at = "lapsed", now
         return False
     turn.lease_until = now + study.lease_seconds
     return True
 
 
-def _holds_a_place(now: float) -> ColumnElement[bool]:
-    """Turns that count towards the raters of their item."""
-    leased = and_(Turn.state == "open", Turn.lease_until > now)
-    return and_(Turn.kind == "item", or_(Turn.state == "done", leased))
-
-
 def _regular_item(session: Session, study: Study, rater: Rater, turns: Sequence[Turn], now: float) -> Item | None:
     """The next item that needs a rater and that this one has not seen: the nearest to its number of raters first."""
-    taken = (
-        select(Turn.item_id, func.count().label("num"))
-        .join(Item)
-        .where(Item.study_id == study.id, _holds_a_place(now))
-        .group_by(Turn.item_id)
-        .subquery()
-    )
-    num_taken = func.coalesce(taken.c.num, 0)
-    wanting = (
-        select(Item.id, Item.number, num_taken)
-        .outerjoin(taken, taken.c.item_id == Item.id)
-        .where(Item.study_id == study.id, Item.expected.is_(None), num_taken < study.raters_per_item)
-    )
+    wanting = session.execute(_WANTING, {"study_id": study.id, "now": now, "raters_per_item": study.raters_per_item})
     seen = {turn.item_id for turn in turns}
-    open_items = [row for row in session.execute(wanting) if row[0] not in seen]
+    open_items = [row for row in wanting if row[0] not in seen]
     if not open_items:
         return None
     item_id, _, _ = min(open_items, key=lambda row: (-row[2], draw(study.seed, "order", rater.number, row[1])))
@@ -148,12 +154,17 @@ def _due(session: Session, study: Study, rater: Rater, turns: Sequence[Turn]) ->
             return "check", min(unseen, key=lambda item: draw(study.seed, "check", rater.number, item.number))
     if _is_due(study, rater, turns, "repeat", study.repeat_share):
         repeated = {turn.item_id for turn in turns if turn.is_repeat}
-        earlier = [turn for turn in turns if turn.position < len(turns) - REPEAT_GAP]
+        earlier = [turn for turn in turns if turn.position < _next_position(turns) - REPEAT_GAP]
         ready = [t for t in earlier if t.kind == "item" and t.state == "done" and t.item_id not in repeated]
         if ready:
             turn = min(ready, key=lambda turn: draw(study.seed, "repeat", rater.number, turn.position))
             return "repeat", session.get_one(Item, turn.item_id)
     return None
+
+
+def _next_position(turns: Sequence[Turn]) -> int:
+    """Behind the last of a rater's turns, in their order; some before it may have been forgotten."""
+    return turns[-1].position + 1 if turns else 0
 
 
 def _is_due(study: Study, rater: Rater, turns: Sequence[Turn], kind: TurnKind, share: float) -> bool:

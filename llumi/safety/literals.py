@@ -4,10 +4,12 @@ One combined expression of some hundred patterns with gaps would leave Rust's au
 run at a ten-thousandth of the speed of this search for words.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from re import _constants as codes  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
-from typing import Any
+from typing import Any, Self
 
 _COMMON = (
     "a about after again all also always am an and another any anyone are around as ask at back bad be because been before "
@@ -39,6 +41,35 @@ def required_words(pattern: str) -> Words:
     if not found:
         raise ValueError("no word that every match must hold; name one outside of optional parts")
     return min(found, key=lambda words: (_chance(words), sorted(words)))
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Which of many sets of words have a word in a text: words are filed under three letters that few others hold."""
+
+    filed: Mapping[str, tuple[tuple[str, int], ...]]
+    short: tuple[tuple[str, int], ...]
+
+    @classmethod
+    def of(cls, sets: Sequence[Words]) -> Self:
+        """Sets are known by their place in `sets`."""
+        entries = [(word, number) for number, words in enumerate(sets) for word in sorted(words)]
+        frequency = Counter(letters for word, _ in entries for letters in _triples(word))
+        filed = defaultdict[str, list[tuple[str, int]]](list)
+        for word, number in entries:
+            if triples := _triples(word):
+                filed[min(triples, key=lambda letters: (frequency[letters], letters))].append((word, number))
+        short = tuple(entry for entry in entries if len(entry[0]) < 3)
+        return cls({letters: tuple(of_letters) for letters, of_letters in filed.items()}, short)
+
+    def possible(self, text: str) -> list[int]:
+        """The sets of which the text, in lower case, holds a word; in their order."""
+        near = [entry for letters in _triples(text) for entry in self.filed.get(letters, ())]
+        return sorted({number for word, number in (*near, *self.short) if word in text})
+
+
+def _triples(text: str) -> set[str]:
+    return {text[at : at + 3] for at in range(len(text) - 2)}
 
 
 def _required(items: Iterable[Any]) -> list[Words]:

@@ -10,13 +10,17 @@ DEFAULT_FILE = Path(__file__).with_name("resources.yaml")
 
 
 class Resource(Document):
-    """One service: its `numbers` as people write them, a `text` line ("HOME to 741741"), web `domains`."""
+    """One service: its `numbers` as people write them, a `text` line ("HOME to 741741"), web `domains`.
+
+    `emergency` services come to a person in danger.
+    """
 
     name: str
     locales: tuple[str, ...]
     numbers: tuple[str, ...] = ()
     text: str | None = None
     domains: tuple[str, ...] = ()
+    emergency: bool = False
 
 
 class Resources(Document):

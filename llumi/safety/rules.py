@@ -1,38 +1,31 @@
 """The rules as they are judged: which tier a post has, and which rules refuse a reply.
 
-There is one judgement, of one text, with Python's `re`. For a column, polars first looks up the words without which a
-pattern cannot match; each text is then judged by the patterns whose words it holds, and most texts by none.
+There is one judgement, of one text, with Python's `re`. The words without which a pattern cannot match are looked up first,
+for a column by polars; each text is then judged by the patterns whose words it holds, and most texts by none.
 
 Words are looked for, not meanings: `docs/safety.md` says what that cannot do.
 """
 
 import hashlib
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 import polars as pl
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from llumi.errors import ConfigError
 from llumi.safety.documents import Document, read_document
-from llumi.safety.literals import required_words
+from llumi.safety.literals import Words, required_words
+from llumi.safety.sentences import Sentences
+from llumi.safety.sieve import Judge, Sieve
+from llumi.safety.spelling import Spellings
 
 Tier = Literal["none", "possible", "imminent"]
+TIERS: tuple[Tier, ...] = get_args(Tier)
 DEFAULT_FILE = Path(__file__).with_name("rules.yaml")
-
-_APOSTROPHES = "'\u2019\u2018\u02bc\u00b4`"
-_QUOTES = '"\u201c\u201d\u201e'
-_BLANKS = r"\s\x1c-\x1f\u200b*_~"
-"""What counts as a space: Python's white space, zero-width spaces, and the marks of Markdown around words."""
-_PLAIN = str.maketrans(dict.fromkeys(_APOSTROPHES[1:], "'") | dict.fromkeys(_QUOTES[1:], '"'))
-_SENTENCE_END = re.compile(r"(?<=[.!?\u2026])[\"')\]*_~]*\s+|\n\s*\n")
-_BLANK_RUN = re.compile(f"[{_BLANKS}]+")
-_CUT = " . "
-"""Stands where `unless` cut words out: a full stop, which no gap of a pattern reaches across."""
 
 
 def _lines(value: object) -> object:
@@ -65,91 +58,16 @@ class RulesFile(Document):
     """`rules.yaml` as it is written."""
 
     terms: dict[str, Lines] = Field(default_factory=dict)
+    spellings: Lines = ()
+    typos: Lines = ()
     posts: tuple[PostRule, ...]
     replies: tuple[Rule, ...]
 
-
-@dataclass(frozen=True)
-class Judge:
-    """One rule, compiled."""
-
-    name: str
-    patterns: tuple[re.Pattern[str], ...]
-    unless: re.Pattern[str] | None
-
-    def finds(self, text: "Sentences", patterns: Iterable[re.Pattern[str]] | None = None) -> bool:
-        """Whether the rule (or some of its patterns) holds for a sentence, after `unless` cut out what it covers."""
-        near = (pattern for pattern in patterns or self.patterns if pattern.search(text.lines))
-        return any(self._matches(pattern, sentence) for pattern in near for sentence in text.sentences)
-
-    def _matches(self, pattern: re.Pattern[str], sentence: str) -> bool:
-        if pattern.search(sentence) is None:
-            return False
-        return self.unless is None or pattern.search(self.unless.sub(_CUT, sentence)) is not None
-
-
-@dataclass(frozen=True)
-class Sentences:
-    """A text as patterns see it; `lines` has a sentence a line, so that one search rules most patterns out."""
-
-    sentences: tuple[str, ...]
-    lines: str
-
+    @field_validator("spellings")
     @classmethod
-    def of(cls, text: str) -> Self:
-        """Plain apostrophes and quotes, single spaces, no marks of Markdown."""
-        found = (_BLANK_RUN.sub(" ", part).strip() for part in _SENTENCE_END.split(text.translate(_PLAIN)))
-        sentences = tuple(filter(None, found))
-        return cls(sentences, "\n".join(sentences))
-
-
-@dataclass(frozen=True)
-class Sieve:
-    """Rules in the order in which they are asked, over a column: words first, then expressions, then the judge.
-
-    Few texts hold the words that a pattern needs, and of those few match its expression in Rust, which sees no sentences
-    and so matches wherever the pattern could. Only what passes both is judged.
-    """
-
-    judges: tuple[Judge, ...]
-
-    @cached_property
-    def patterns(self) -> list[tuple[Judge, re.Pattern[str], str]]:
-        """Every pattern in the order of the rules, with its rule and its expression in Rust."""
-        return [(judge, pattern, _loosened(pattern.pattern)) for judge in self.judges for pattern in judge.patterns]
-
-    @cached_property
-    def asked(self) -> pl.DataFrame:
-        """The words and phrases, each with the numbers of the patterns that need it or another of their set."""
-        words = [required_words(pattern.pattern) for _, pattern, _ in self.patterns]
-        rows = [(word, number) for number, of_pattern in enumerate(words) for word in sorted(of_pattern)]
-        return pl.DataFrame(rows, schema={"word": pl.String, "pattern": pl.Int64}, orient="row")
-
-    def first(self, texts: pl.Series) -> pl.Series:
-        """The name of the first rule that holds for each text, null where none does."""
-        verdicts = pl.Series(texts.name, [None], dtype=pl.String).new_from_index(0, len(texts))
-        possible = self._possible(_plain_column(texts))
-        rows = sorted(possible)
-        judged = [self._judge(text, possible[row]) for row, text in zip(rows, texts.gather(rows), strict=True)]
-        return verdicts.scatter(rows, pl.Series(judged, dtype=pl.String)) if rows else verdicts
-
-    def _possible(self, plain: pl.Series) -> dict[int, list[int]]:
-        """For each text that may break a rule, the numbers of the patterns that say so."""
-        words = sorted(set(self.asked["word"]))
-        found = plain.str.to_lowercase().str.extract_many(words, overlapping=True).list.unique().alias("word")
-        hits = found.to_frame().with_row_index("row").filter(pl.col("word").list.len() > 0).explode("word")
-        hits = hits.join(self.asked, on="word")
-        possible: dict[int, list[int]] = {}
-        for (number,), of_pattern in hits.select("row", "pattern").unique().partition_by("pattern", as_dict=True).items():
-            rows = of_pattern["row"]
-            for row in rows.filter(plain.gather(rows).str.contains(self.patterns[int(number)][2])):
-                possible.setdefault(row, []).append(int(number))
-        return possible
-
-    def _judge(self, text: str, numbers: list[int]) -> str | None:
-        sentences = Sentences.of(text)
-        asked = (self.patterns[number] for number in sorted(numbers))
-        return next((judge.name for judge, pattern, _ in asked if judge.finds(sentences, [pattern])), None)
+    def _spelled(cls, lines: tuple[str, ...]) -> tuple[str, ...]:
+        Spellings.of(lines, ())
+        return lines
 
 
 @dataclass(frozen=True)
@@ -157,6 +75,7 @@ class SafetyRules:
     """The rules of one file; `digest` tells two sets of rules apart."""
 
     file: RulesFile
+    spellings: Spellings
     imminent: tuple[Judge, ...]
     possible: tuple[Judge, ...]
     replies: tuple[Judge, ...]
@@ -170,14 +89,14 @@ class SafetyRules:
         """
         path = path or DEFAULT_FILE
         file = read_document(RulesFile, path)
-        terms = _expanded_terms(file.terms, path)
-        posts = [_compile(rule, terms, f"{path}: rule {rule.name}") for rule in file.posts]
+        terms = expanded_terms(file.terms, path)
+        posts = [compiled_rule(rule, terms, f"{path}: rule {rule.name}") for rule in file.posts]
         tiers = {
             tier: tuple(j for j, r in zip(posts, file.posts, strict=True) if r.tier == tier)
             for tier in ("possible", "imminent")
         }
-        replies = tuple(_compile(rule, terms, f"{path}: rule {rule.name}") for rule in file.replies)
-        return cls(file, tiers["imminent"], tiers["possible"], replies)
+        replies = tuple(compiled_rule(rule, terms, f"{path}: rule {rule.name}") for rule in file.replies)
+        return cls(file, Spellings.of(file.spellings, file.typos), tiers["imminent"], tiers["possible"], replies)
 
     @cached_property
     def digest(self) -> str:
@@ -186,25 +105,31 @@ class SafetyRules:
 
     def tier(self, post: str) -> Tier:
         """The highest tier that a rule gives to the post."""
-        sentences = Sentences.of(post)
-        if any(judge.finds(sentences) for judge in self.imminent):
-            return "imminent"
-        return "possible" if any(judge.finds(sentences) for judge in self.possible) else "none"
+        found = self._post_sieve.names(Sentences.of(self.spellings.corrected(post)))
+        return max((self._tier_of[name] for name in found), key=TIERS.index, default="none")
 
     def violations(self, reply: str) -> tuple[str, ...]:
         """The names of all rules that refuse the reply, in the order of the file."""
+        return self._reply_sieve.names(Sentences.of(reply))
+
+    def refusals(self, reply: str) -> tuple[str, ...]:
+        """As `violations`, and also what only neighbouring sentences say together: for text that is about to be sent."""
         sentences = Sentences.of(reply)
-        return tuple(judge.name for judge in self.replies if judge.finds(sentences))
+        return self._reply_sieve.names(sentences, sentences.joined())
 
     def tiers(self, posts: pl.Series) -> pl.Series:
         """`tier` for a column of strings; null where the post is null."""
-        tier_of = {judge.name: "imminent" for judge in self.imminent} | {judge.name: "possible" for judge in self.possible}
-        tiers = self._post_sieve.first(posts).replace_strict(tier_of, default="none", return_dtype=pl.String)
+        rules = self._post_sieve.first(self.spellings.corrected_column(posts))
+        tiers = rules.replace_strict(self._tier_of, default="none", return_dtype=pl.String)
         return tiers.set(posts.is_null(), None)
 
     def vetoes(self, replies: pl.Series) -> pl.Series:
         """The first rule that refuses each reply, null where none does."""
         return self._reply_sieve.first(replies)
+
+    @cached_property
+    def _tier_of(self) -> dict[str, Tier]:
+        return {rule.name: rule.tier for rule in self.file.posts}
 
     @cached_property
     def _post_sieve(self) -> Sieve:
@@ -215,31 +140,7 @@ class SafetyRules:
         return Sieve(self.replies)
 
 
-def _loosened(pattern: str) -> str:
-    """The pattern for Rust, over a whole text: borders of words as in ASCII, borders of sentences between any words."""
-    border = pattern.replace(r"\b", r"(?-u:\b)")
-    starts = re.sub(r"(?<![\\\[])\^", r"(?:^|\\W)", border)
-    return "(?i)" + re.sub(r"(?<!\\)\$", r"(?:\\W|$)", starts)
-
-
-def _plain_column(texts: pl.Series) -> pl.Series:
-    """The spaces and quotes of `Sentences`, without the sentences: whatever a pattern can match there is in here, too."""
-    rows = (
-        texts.str.contains(f"[{_APOSTROPHES[1:]}{_QUOTES[1:]}]|[{_BLANKS}]{{2}}|[^\\S ]|[\x1c-\x1f\u200b*_~]")
-        .fill_null(value=False)
-        .arg_true()
-    )
-    return texts.scatter(rows, _plainly(texts.gather(rows))) if len(rows) else texts
-
-
-def _plainly(texts: pl.Series) -> pl.Series:
-    plain = texts.str.replace_many(
-        list(_APOSTROPHES[1:]) + list(_QUOTES[1:]), ["'"] * (len(_APOSTROPHES) - 1) + ['"'] * (len(_QUOTES) - 1)
-    )
-    return plain.str.replace_all(f"[{_BLANKS}]+", " ")
-
-
-def _expanded_terms(terms: dict[str, tuple[str, ...]], path: Path) -> dict[str, str]:
+def expanded_terms(terms: dict[str, tuple[str, ...]], path: Path) -> dict[str, str]:
     """Each term as one group; a term may use those above it."""
     expanded: dict[str, str] = {}
     for name, alternatives in terms.items():
@@ -256,15 +157,12 @@ def _expand(pattern: str, terms: dict[str, str], where: str) -> str:
     return re.sub(r"<(\w+)>", of, pattern)
 
 
-def _compile(rule: Rule, terms: dict[str, str], where: str) -> Judge:
+def compiled_rule(rule: Rule, terms: dict[str, str], where: str) -> Judge:
+    """The rule over `terms`; raises ConfigError with `where` for a pattern that cannot be read, or that fails its examples."""
     patterns = [_checked(_expand(pattern, terms, where), where) for pattern in rule.patterns]
     unless = [_checked(_expand(pattern, terms, where), f"{where}, unless") for pattern in rule.unless]
-    for pattern in patterns:
-        try:
-            required_words(pattern)
-        except ValueError as error:
-            raise ConfigError(f"{where}: pattern {pattern[:60]!r}: {error}") from None
-    judge = Judge(rule.name, tuple(map(_compiled, patterns)), _compiled("|".join(unless)) if unless else None)
+    words = tuple(_words(pattern, where) for pattern in patterns)
+    judge = Judge(rule.name, tuple(map(_compiled, patterns)), words, _compiled("|".join(unless)) if unless else None)
     for number, example in enumerate(rule.examples, start=1):
         if not judge.finds(Sentences.of(example)):
             raise ConfigError(f"{where}: does not match its example {number}; widen a pattern or narrow unless")
@@ -272,6 +170,13 @@ def _compile(rule: Rule, terms: dict[str, str], where: str) -> Judge:
         if judge.finds(Sentences.of(example)):
             raise ConfigError(f"{where}: matches its counterexample {number}; narrow a pattern or widen unless")
     return judge
+
+
+def _words(pattern: str, where: str) -> Words:
+    try:
+        return required_words(pattern)
+    except ValueError as error:
+        raise ConfigError(f"{where}: pattern {pattern[:60]!r}: {error}") from None
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -9,14 +9,16 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from llumi.config import ServeConfig
-from llumi.engine import Delta, Request, Sampling
+from llumi.engine import Request, Sampling
 from llumi.errors import EngineError, LlumiError, PromptRefusedError, PromptTooLongError
 from llumi.prompts import Message, Role, gm_prompt, im_prompt, post_text
+from llumi.serve.guarded import Guarded
 
 LABEL = "AI-assisted draft: a person reads and edits it before it is sent."
 CHAT_MODELS: Mapping[str, Role] = {"llumi-gm": "gm", "llumi-im": "im"}
@@ -35,7 +37,7 @@ class ServedModel:
 
 
 class Body(BaseModel):
-    """How a reply is drawn, on every route; null takes the service's default."""
+    """How a reply is drawn, and whose crisis lines stand beside it; null takes the service's default."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -43,16 +45,21 @@ class Body(BaseModel):
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     seed: int | None = Field(None, ge=0, lt=2**63)
+    country: str | None = Field(None, pattern=r"^(\*|[A-Za-z]{2})$")
 
     def sampling(self, config: ServeConfig) -> Sampling:
         """The request's wishes over the defaults of `config`; `max_new_tokens` of the config is the limit."""
-        wanted = self.wanted_tokens()
         return Sampling(
-            max_new_tokens=config.max_new_tokens if wanted is None else min(wanted, config.max_new_tokens),
+            max_new_tokens=self.most_tokens(config),
             temperature=config.temperature if self.temperature is None else self.temperature,
             top_p=config.top_p if self.top_p is None else self.top_p,
             seed=secrets.randbits(31) if self.seed is None else self.seed,
         )
+
+    def most_tokens(self, config: ServeConfig) -> int:
+        """How long the answer may become."""
+        wanted = self.wanted_tokens()
+        return config.max_new_tokens if wanted is None else min(wanted, config.max_new_tokens)
 
     def wanted_tokens(self) -> int | None:
         """How many tokens the client wants at most."""
@@ -148,7 +155,7 @@ class ChatBody(Body):
         return [message.message() for message in self.messages_]
 
 
-def usage(last: Delta) -> dict[str, int]:
+def usage(last: Guarded) -> dict[str, int]:
     """Token counts in OpenAI's names."""
     return {
         "prompt_tokens": last.num_prompt_tokens,
@@ -157,14 +164,20 @@ def usage(last: Delta) -> dict[str, int]:
     }
 
 
-def draft_answer(field: Literal["reply", "revision"], model: ServedModel, answer: Delta) -> dict[str, Any]:
+def draft_answer(field: Literal["reply", "revision"], model: ServedModel, answer: Guarded) -> dict[str, Any]:
     """The answer of `/v1/draft` and `/v1/improve`."""
     return {field: answer.text, **draft_end(model, answer)}
 
 
-def draft_end(model: ServedModel, last: Delta) -> dict[str, Any]:
+def draft_end(model: ServedModel, last: Guarded) -> dict[str, Any]:
     """What an answer says beside its text, and what the last event of its stream says."""
-    return {"model": str(model), "finish_reason": last.finish_reason, "usage": usage(last), "label": LABEL}
+    end = {"model": str(model), "finish_reason": last.finish_reason, "usage": usage(last), "label": LABEL}
+    return end | last.guard_fields()
+
+
+def draft_piece(piece: Guarded) -> dict[str, Any]:
+    """A piece of its stream; the first brings what stands beside the reply."""
+    return {"text": piece.text} | ({} if piece.finish_reason else piece.guard_fields())
 
 
 @dataclass(frozen=True)
@@ -181,21 +194,21 @@ class ChatAnswer:
         """A new answer, dated now."""
         return cls(body, model, f"chatcmpl-{uuid.uuid4().hex}", int(time.time()))
 
-    def completion(self, answer: Delta) -> dict[str, Any]:
-        """The whole answer in one piece."""
+    def completion(self, answer: Guarded) -> dict[str, Any]:
+        """The whole answer in one piece; the guard's fields are LLUMI's own, which OpenAI's clients keep."""
         message = {"role": "assistant", "content": answer.text, "refusal": None}
         choice = {"index": 0, "message": message, "finish_reason": answer.finish_reason, "logprobs": None}
-        return self._envelope("chat.completion", [choice]) | {"usage": usage(answer)}
+        return self._envelope("chat.completion", [choice]) | {"usage": usage(answer)} | answer.guard_fields()
 
-    def chunk(self, delta: Delta, *, first: bool) -> dict[str, Any]:
+    def chunk(self, delta: Guarded, *, first: bool) -> dict[str, Any]:
         """One piece of a stream."""
         content: dict[str, Any] = {"role": "assistant"} if first else {}
         if delta.text:
             content["content"] = delta.text
         choice = {"index": 0, "delta": content, "finish_reason": delta.finish_reason, "logprobs": None}
-        return self._envelope("chat.completion.chunk", [choice])
+        return self._envelope("chat.completion.chunk", [choice]) | delta.guard_fields()
 
-    def usage_chunk(self, last: Delta) -> dict[str, Any]:
+    def usage_chunk(self, last: Guarded) -> dict[str, Any]:
         """The chunk without choices that ends a stream with `include_usage`."""
         return self._envelope("chat.completion.chunk", []) | {"usage": usage(last)}
 
@@ -227,17 +240,48 @@ def event(data: Mapping[str, Any]) -> str:
 
 
 class ApiError(Exception):
-    """An error as the client sees it: a status, and a body in OpenAI's form."""
+    """An error as the client sees it: a status, a body in OpenAI's form, and what the status asks for in the headers."""
 
-    def __init__(self, status: int, message: str, *, kind: str, code: str, param: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str,
+        code: str,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.headers = dict(headers or {})
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def bad_request(status: int, message: str, code: str, param: str | None = None) -> ApiError:
+def bad_request(
+    status: int, message: str, code: str, param: str | None = None, headers: Mapping[str, str] | None = None
+) -> ApiError:
     """What the client can correct."""
-    return ApiError(status, message, kind="invalid_request_error", code=code, param=param)
+    return ApiError(status, message, kind="invalid_request_error", code=code, param=param, headers=headers)
+
+
+def no_entry(message: str, *, known: bool) -> ApiError:
+    """401 for a key that is missing, or (`known` to be one) opens nothing; the header is that of RFC 6750."""
+    challenge = 'Bearer realm="llumi"' + (', error="invalid_token"' if known else "")
+    headers = {"WWW-Authenticate": challenge}
+    return ApiError(401, message, kind="invalid_request_error", code="invalid_api_key", headers=headers)
+
+
+def out_of_scope(scope: str) -> ApiError:
+    """403 for a key that is right, and not for this."""
+    headers = {"WWW-Authenticate": f'Bearer realm="llumi", error="insufficient_scope", scope="{scope}"'}
+    message = f"this key has no scope {scope}; ask whoever runs this service for one that has"
+    return ApiError(403, message, kind="invalid_request_error", code="insufficient_scope", headers=headers)
+
+
+def too_many(message: str, code: str, wait_seconds: float) -> ApiError:
+    """429, and after how many seconds it is worth to come again."""
+    return ApiError(429, message, kind="rate_limit_error", code=code, headers={"Retry-After": str(max(1, ceil(wait_seconds)))})
 
 
 def server_error(status: int, message: str, code: str) -> ApiError:

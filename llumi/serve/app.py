@@ -4,7 +4,9 @@ import contextlib
 import errno
 import re
 import socket
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import httpx
 import ray
@@ -21,7 +23,11 @@ from llumi.models import fetch_model, newest_model
 from llumi.progress import Progress, silent
 from llumi.prompts import Role
 from llumi.rate.database import anchored
+from llumi.safety.standard import Standard
 from llumi.serve.api import ServedModel
+from llumi.serve.audit import audit_folder
+from llumi.serve.door import Grounds
+from llumi.serve.keys import make_key, new_secret
 from llumi.serve.replica import EngineReplica
 from llumi.serve.router import APPLICATION, Router
 from llumi.storage import Storage
@@ -39,31 +45,41 @@ ROUTER_ONGOING_REQUESTS = 1000
 VERSION_LENGTH = 12
 
 
-def serve(config: Config, progress: Progress = silent) -> str:
-    """Deploy GM and IM behind the router; returns the base URL once each role has generated.
+@dataclass(frozen=True)
+class Serving:
+    """A service that is up: where, and a secret that opens GM and IM as long as it is; it is in no store and in no log."""
+
+    url: str
+    secret: str = field(repr=False)
+
+
+def serve(config: Config, progress: Progress = silent) -> Serving:
+    """Deploy GM and IM behind the router; returns once each role has generated.
 
     Raises ServeError, ConfigError, ArtifactError, ModelError or EngineError; the service then is not left half up.
     """
     storage = Storage.open(config.storage)
     models = {role: served_model(config, storage, role) for role in ROLES}
     check_engine(config.serve.engine, "serve.engine")
+    standard = Standard.load(config.safety.rules, config.serve.allowed)
     replicas = sum(config.serve.role(role).min_replicas for role in ROLES)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     require_room("serve.engine", replicas, config.serve.engine, nodes)
     check_port(config.serve.host, config.serve.port)
     if there := ", ".join(ray_serve.status().applications):
         raise ServeError(f"this cluster serves already ({there}); stop that first")
+    serving = Serving(base_url(config), new_secret())
     try:
         progress("serve: replicas", 0)
         _start(config)
-        _deploy(build_graph(config, storage, models))
+        _deploy(build_graph(config, storage, models, standard, serving.secret))
         for done, role in enumerate(ROLES, start=1):
-            _try_role(base_url(config), role, config.serve.timeout_seconds)
+            _try_role(serving, role, config.serve.timeout_seconds)
             progress("serve: roles that answer", done, len(ROLES))
     except BaseException:
         stop_serving()
         raise
-    return base_url(config)
+    return serving
 
 
 def stop_serving() -> None:
@@ -71,16 +87,21 @@ def stop_serving() -> None:
     ray_serve.shutdown()
 
 
-def build_graph(config: Config, storage: Storage, models: Mapping[Role, ServedModel]) -> Application:
-    """Router -> GM, IM."""
-    gm, im = (_role_deployment(config, storage, role, models[role]) for role in ROLES)
+def build_graph(
+    config: Config, storage: Storage, models: Mapping[Role, ServedModel], standard: Standard, secret: str
+) -> Application:
+    """Router -> GM, IM; `secret` opens both, beside the keys of the store."""
+    handles = {role: _role_deployment(config, storage, role, models[role]) for role in ROLES}
     router = ray_serve.deployment(
         ray_serve.ingress()(Router),
         name="router",
         max_ongoing_requests=ROUTER_ONGOING_REQUESTS,
         ray_actor_options={"num_cpus": 0},
     )
-    return router.bind(config.serve, dict(models), gm, im, anchored(config.rate))
+    grounds = Grounds(
+        storage, make_key("start", secret, ROLES, time.time()), audit_folder(config.serve, storage), anchored(config.rate)
+    )
+    return router.bind(config.serve, dict(models), standard, grounds, handles)
 
 
 def _role_deployment(config: Config, storage: Storage, role: Role, model: ServedModel) -> Application:
@@ -89,6 +110,7 @@ def _role_deployment(config: Config, storage: Storage, role: Role, model: Served
         EngineReplica,
         name=role,
         max_ongoing_requests=scaling.max_ongoing_requests,
+        max_queued_requests=scaling.max_queued,
         autoscaling_config={
             "min_replicas": scaling.min_replicas,
             "max_replicas": scaling.max_replicas,
@@ -163,14 +185,15 @@ def _replica_error(report: str) -> LlumiError:
     return ServeError(f"the replicas do not start ({report.splitlines()[0][:200]}); see Ray's logs")
 
 
-def _try_role(url: str, role: Role, timeout_seconds: float) -> None:
+def _try_role(serving: Serving, role: Role, timeout_seconds: float) -> None:
     """One real, short generation through the whole service; a ping would not show that a model answers."""
     route, body = ("draft", {}) if role == "gm" else ("improve", {"draft": "Hello."})
     wanted = {"post": "Hello.", "max_new_tokens": 1, **body}
     try:
         with contextlib.closing(httpx.Client(trust_env=False)) as client:
-            answer = client.post(f"{url}/v1/{route}", json=wanted, timeout=timeout_seconds + 5)
+            key = {"Authorization": f"Bearer {serving.secret}"}
+            answer = client.post(f"{serving.url}/v1/{route}", json=wanted, headers=key, timeout=timeout_seconds + 5)
     except httpx.HTTPError as error:
-        raise ServeError(f"{url}: {role} does not answer ({type(error).__name__}); see Ray's logs") from None
+        raise ServeError(f"{serving.url}: {role} does not answer ({type(error).__name__}); see Ray's logs") from None
     if answer.status_code != httpx.codes.OK:
-        raise ServeError(f"{url}: {role} answers {answer.status_code} ({answer.json()['error']['message']})")
+        raise ServeError(f"{serving.url}: {role} answers {answer.status_code} ({answer.json()['error']['message']})")

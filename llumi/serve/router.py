@@ -4,14 +4,17 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import ray.exceptions
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
 from ray import serve
-from ray.serve.exceptions import RayServeException
+from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 
@@ -21,6 +24,7 @@ from llumi.engine import Request as EngineRequest
 from llumi.errors import LlumiError
 from llumi.prompts import Role
 from llumi.rate.flags import FlagBox
+from llumi.safety.standard import Standard
 from llumi.serve.api import (
     CHAT_MODELS,
     DONE,
@@ -34,17 +38,28 @@ from llumi.serve.api import (
     bad_request,
     draft_answer,
     draft_end,
+    draft_piece,
     event,
     from_llumi,
     from_validation,
     model_list,
     server_error,
+    too_many,
 )
-from llumi.serve.writing import add_writing_page
+from llumi.serve.call import CALL
+from llumi.serve.cases import case_of
+from llumi.serve.door import LIVENESS, Access, Door, Grounds
+from llumi.serve.guard import Guard
+from llumi.serve.guarded import Guarded
+from llumi.serve.request_id import RequestId
+from llumi.serve.writing import OPEN_PATHS, add_writing_page
 
 APPLICATION = "llumi"
 HEALTH_SECONDS = 5
 """How long `/healthz` waits for word of the replicas."""
+
+QUEUE_RETRY_SECONDS = 5
+"""When to come again to a full queue: about as long as an answer takes."""
 
 Readiness = Callable[[], Awaitable[Mapping[Role, bool]]]
 
@@ -61,13 +76,22 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Service:
-    """What the routes need: the defaults, who answers, under which version, whether they are ready, and where flags go."""
+    """What the routes need: the defaults, who answers in which version, who is ready, who may ask, what may be said, and
+    where flags go.
+    """
 
     config: ServeConfig
     models: Mapping[Role, ServedModel]
     backends: Mapping[Role, Backend]
     readiness: Readiness
+    access: Access
+    standard: Standard
     rate: RateConfig = field(default_factory=RateConfig)
+
+    @cached_property
+    def guard(self) -> Guard:
+        """Between every backend and every route."""
+        return Guard(self.standard, self.config)
 
 
 class RoleHandle:
@@ -103,11 +127,12 @@ class Router:
         self,
         config: ServeConfig,
         models: Mapping[Role, ServedModel],
-        gm: DeploymentHandle,
-        im: DeploymentHandle,
-        rate: RateConfig,
+        standard: Standard,
+        grounds: Grounds,
+        handles: Mapping[Role, DeploymentHandle],
     ) -> None:
-        self._service = Service(config, models, {"gm": RoleHandle(gm), "im": RoleHandle(im)}, running_roles, rate)
+        backends = {role: RoleHandle(handle) for role, handle in handles.items()}
+        self._service = Service(config, models, backends, running_roles, grounds.access(), standard, grounds.rate)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The app, built in the replica once its handles are there."""
@@ -128,37 +153,43 @@ def build_app(service: Service) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _show)
     app.add_exception_handler(HTTPException, _show)
 
-    @app.post("/v1/draft")
+    keyed = [Depends(HTTPBearer(auto_error=False))]  # so that the OpenAPI document says it; Door asks for the key
+
+    @app.post("/v1/draft", dependencies=keyed)
     async def draft(body: DraftBody) -> Response:
         return await _draft(service, "gm", "reply", body)
 
-    @app.post("/v1/improve")
+    @app.post("/v1/improve", dependencies=keyed)
     async def improve(body: ImproveBody) -> Response:
         return await _draft(service, "im", "revision", body)
 
-    @app.post("/v1/chat/completions")
+    @app.post("/v1/chat/completions", dependencies=keyed)
     async def chat(body: ChatBody) -> Response:
         return await _chat(service, body)
 
-    @app.get("/v1/models")
+    @app.get("/v1/models", dependencies=keyed)
     async def models() -> dict[str, Any]:
         return model_list(service.models)
 
-    @app.get("/healthz")
+    @app.get(LIVENESS)
     async def healthz() -> Response:
         return await _health(service)
 
-    add_writing_page(app, service.config.country, FlagBox(service.rate))
+    add_writing_page(app, service.config.country, FlagBox(service.rate), keyed)
+    paths = {route.path for route in app.routes if isinstance(route, APIRoute)}
+    app.add_middleware(Door, config=service.config, access=service.access, paths=paths, open_paths={LIVENESS, *OPEN_PATHS})
+    app.add_middleware(RequestId)  # outside of the door
     return app
 
 
 async def _draft(service: Service, role: Role, field: Any, body: DraftBody) -> Response:
     model = service.models[role]
+    CALL.get().admit(role, model, body.most_tokens(service.config))
     if not body.stream:
         return JSONResponse(draft_answer(field, model, await _complete(service, role, body)))
 
-    def event_of(delta: Delta) -> str:
-        text = event({"text": delta.text}) if delta.text else ""
+    def event_of(delta: Guarded) -> str:
+        text = event(draft_piece(delta)) if delta.text else ""
         return text + event(draft_end(model, delta)) if delta.finish_reason else text
 
     return await _streamed(_deltas(service, role, body), event_of)
@@ -168,13 +199,14 @@ async def _chat(service: Service, body: ChatBody) -> Response:
     role = CHAT_MODELS.get(body.model)
     if role is None:
         raise bad_request(404, f"model: no such model; there are {', '.join(CHAT_MODELS)}", "model_not_found", "model")
+    CALL.get().admit(role, service.models[role], body.most_tokens(service.config))
     answer = ChatAnswer.to(body, service.models[role])
     if not body.stream:
         return JSONResponse(answer.completion(await _complete(service, role, body)))
     with_usage = body.stream_options is not None and body.stream_options.include_usage
     first = True
 
-    def event_of(delta: Delta) -> str:
+    def event_of(delta: Guarded) -> str:
         nonlocal first
         text = event(answer.chunk(delta, first=first))
         first = False
@@ -183,26 +215,33 @@ async def _chat(service: Service, body: ChatBody) -> Response:
     return await _streamed(_deltas(service, role, body), event_of)
 
 
-async def _complete(service: Service, role: Role, body: Body) -> Delta:
+async def _complete(service: Service, role: Role, body: Body) -> Guarded:
+    call = CALL.get()
     with _api_errors(service, role):
-        async with asyncio.timeout(service.config.timeout_seconds):
-            return await service.backends[role].complete(body.request(service.config))
+        async with asyncio.timeout_at(call.deadline):
+            request = body.request(service.config)
+            answer = await service.guard.complete(case_of(role, body), request, service.backends[role])
+    call.answered(answer)
+    return answer
 
 
-async def _deltas(service: Service, role: Role, body: Body) -> AsyncGenerator[Delta, None]:
-    """The answer piece by piece, all of it within the service's time limit."""
-    deadline = asyncio.get_running_loop().time() + service.config.timeout_seconds
+async def _deltas(service: Service, role: Role, body: Body) -> AsyncGenerator[Guarded, None]:
+    """The answer piece by piece, all of it within the request's time limit."""
+    call = CALL.get()
     with _api_errors(service, role):
-        async with contextlib.aclosing(service.backends[role].stream(body.request(service.config))) as deltas:
+        guarded = service.guard.stream(case_of(role, body), body.request(service.config), service.backends[role])
+        async with contextlib.aclosing(guarded) as deltas:
             while True:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(call.deadline):
                     delta = await anext(deltas)
+                if delta.finish_reason:
+                    call.answered(delta)
                 yield delta
                 if delta.finish_reason:
                     return
 
 
-async def _streamed(deltas: AsyncGenerator[Delta, None], event_of: Callable[[Delta], str]) -> Response:
+async def _streamed(deltas: AsyncGenerator[Guarded, None], event_of: Callable[[Guarded], str]) -> Response:
     """Server-sent events. What fails before the first piece is a plain error; later it is the stream's last event."""
     first = await anext(deltas)
 
@@ -213,6 +252,7 @@ async def _streamed(deltas: AsyncGenerator[Delta, None], event_of: Callable[[Del
                 async for delta in deltas:
                     yield event_of(delta)
             except ApiError as error:
+                CALL.get().status = error.status
                 yield event(error.body)
                 return
             yield DONE
@@ -237,10 +277,13 @@ def _api_errors(service: Service, role: Role) -> Any:
     try:
         yield
     except TimeoutError:
-        limit = f"{service.config.timeout_seconds:g} s"
-        raise server_error(504, f"{role}: no whole answer within {limit} (serve.timeout_seconds)", "timeout") from None
+        limit = f"{service.config.timeout_seconds:g} s (serve.timeout_seconds), or X-Request-Timeout"
+        raise server_error(504, f"{role}: no whole answer within {limit}", "timeout") from None
     except LlumiError as error:
         raise from_llumi(error) from None
+    except BackPressureError:
+        message = f"{role}: too many requests wait already (serve.{role}.max_queued); come again later"
+        raise too_many(message, "queue_full", QUEUE_RETRY_SECONDS) from None
     except (RayServeException, ray.exceptions.RayError) as error:
         raise server_error(503, f"{role}: no replica answers ({type(error).__name__}); try again", "unavailable") from None
 
@@ -259,7 +302,7 @@ async def _show(request: Request, error: Exception) -> JSONResponse:
         case RequestValidationError():
             shown = from_validation(error.errors())
         case HTTPException(status_code=status, detail=detail):
-            shown = bad_request(status, str(detail), "http_error")
+            shown = bad_request(status, str(detail), "http_error", headers=error.headers)
         case _:
             shown = server_error(500, "internal error", "internal_error")
-    return JSONResponse(shown.body, status_code=shown.status)
+    return JSONResponse(shown.body, shown.status, shown.headers)

@@ -4,11 +4,12 @@ The files and the crisis lines are for whoever opens the page, with a key or wit
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
+from fastapi.params import Depends
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,6 +19,7 @@ from llumi.rate.flags import FlagBox
 from llumi.rate.tables import Flag, Reason
 from llumi.safety import Resources
 from llumi.serve.api import server_error
+from llumi.serve.call import CALL
 
 WEB = Path(__file__).with_name("web")
 PAGE = "page.html"
@@ -54,8 +56,8 @@ class FlagBody(BaseModel):
     suggestion: str = Field(min_length=1, max_length=MAX_FLAGGED_CHARACTERS)
 
 
-def add_writing_page(app: FastAPI, country: str, flags: FlagBox) -> None:
-    """The page's routes on `app`; a flag names the key whose id was put into `request.state.key_id` on the way to them."""
+def add_writing_page(app: FastAPI, country: str, flags: FlagBox, keyed: Sequence[Depends]) -> None:
+    """The page's routes on `app`; a flag asks for a key (`keyed` says so in the OpenAPI document), and names it."""
     for path, file in FILES.items():
         app.add_api_route(path, _sender(file), methods=["GET"], include_in_schema=False)
     lines = [resource.model_dump(exclude={"locales"}) for resource in Resources.load().of(country)]
@@ -64,10 +66,11 @@ def add_writing_page(app: FastAPI, country: str, flags: FlagBox) -> None:
     async def resources() -> dict[str, Any]:
         return {"country": country, "resources": lines}
 
-    @app.post("/v1/flags")
-    def flag(body: FlagBody, request: Request) -> Response:
+    @app.post("/v1/flags", dependencies=keyed)
+    def flag(body: FlagBody) -> Response:
+        key = CALL.get().key
         try:
-            number = flags.keep(Flag(**body.model_dump(), key_id=getattr(request.state, "key_id", None)))
+            number = flags.keep(Flag(**body.model_dump(), key_id=key and key.id))
         except RateError as error:
             _log.warning("a flag is not kept: %s", error)
             raise server_error(503, "the flag could not be kept; try again", "unavailable") from None

@@ -3,7 +3,8 @@ import random
 import polars as pl
 import pytest
 
-from llumi.corpus.scrub import HELD_OUT, KINDS, AllowList, Scrubber, read_annotated, recall
+from llumi.contacts import AllowList
+from llumi.corpus.scrub import HELD_OUT, KINDS, Scrubber, read_annotated, recall
 from llumi.safety import Resources
 
 RESOURCES = Resources.load()

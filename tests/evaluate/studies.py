@@ -1,8 +1,13 @@
 """Made-up studies whose truth is known."""
 
-import numpy as np
+from pathlib import Path
+from typing import Any
 
-from llumi.evaluate.ratings import Choice, ScaleRating
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from llumi.evaluate.ratings import DIMENSIONS, REVISION_DIMENSIONS, Choice, ScaleRating
 
 DAVIDSON_1970 = """
 1 2 19 22 16
@@ -74,3 +79,25 @@ def simulated_scores(
                 if generator.random() >= missing:
                     ratings.append(ScaleRating(f"r{rater}", f"i{item:03}", arm, "empathy", score))
     return ratings
+
+
+def write_study(folder: Path, arms: tuple[str, str], raters: int, items: int = 12) -> Path:
+    """Every rater prefers the second arm, but to every fourth item, and scores it one higher."""
+    scales: list[dict[str, Any]] = []
+    choices: list[dict[str, Any]] = []
+    for rater in range(raters):
+        for item in range(items):
+            named = {"rater": f"r{rater}", "item": f"{item:05}", "is_repeat": False}
+            shown = arms if (rater + item) % 2 else arms[::-1]
+            wins = arms[item % 4 > 0]
+            choices.append(
+                named | {"left_arm": shown[0], "right_arm": shown[1], "verdict": "left" if shown[0] == wins else "right"}
+            )
+            for place, arm in enumerate(arms):
+                score = 2 + place + (item + rater // 2) % 2
+                asked = DIMENSIONS + (REVISION_DIMENSIONS if arm.startswith("im-") else ())
+                scales += [named | {"arm": arm, "dimension": dimension, "score": score} for dimension in asked]
+    folder.mkdir()
+    for name, rows in (("scales", scales), ("choices", choices)):
+        pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
+    return folder

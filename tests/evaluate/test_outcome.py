@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,35 +9,15 @@ import pytest
 
 from llumi.errors import RatingsError
 from llumi.evaluate.outcome import outcome, read_ratings
-from llumi.evaluate.ratings import DIMENSIONS, Resampling
+from llumi.evaluate.ratings import Resampling
+from tests.evaluate.studies import write_study
 
 FEW = Resampling(num_bootstrap=200)
 
 
-def write(folder: Path, arms: tuple[str, str], raters: int, items: int = 12) -> Path:
-    """Every rater prefers the second arm, but to every fourth item, and scores it one higher."""
-    scales: list[dict[str, Any]] = []
-    choices: list[dict[str, Any]] = []
-    for rater in range(raters):
-        for item in range(items):
-            named = {"rater": f"r{rater}", "item": f"{item:05}", "is_repeat": False}
-            shown = arms if (rater + item) % 2 else arms[::-1]
-            wins = arms[item % 4 > 0]
-            choices.append(
-                named | {"left_arm": shown[0], "right_arm": shown[1], "verdict": "left" if shown[0] == wins else "right"}
-            )
-            for place, arm in enumerate(arms):
-                score = 2 + place + (item + rater // 2) % 2
-                scales += [named | {"arm": arm, "dimension": dimension, "score": score} for dimension in DIMENSIONS]
-    folder.mkdir()
-    for name, rows in (("scales", scales), ("choices", choices)):
-        pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
-    return folder
-
-
 def test_two_models_beside_the_paper(tmp_path: Path) -> None:
-    ratings = read_ratings(write(tmp_path / "out", ("gm-base", "gm-dpo2"), raters=3))
-    tree = outcome(ratings, FEW, reference="gm-dpo2", other="gm-base")
+    ratings = read_ratings(write_study(tmp_path / "out", ("gm-base", "gm-dpo2"), raters=3))
+    tree = outcome(ratings, FEW, reference="gm-dpo2", other="gm-base").figures()
     assert json.loads(json.dumps(tree)) == tree
     assert (tree["raters"], tree["items"]) == (3, 12)
     scores = tree["scores"]["empathy"]
@@ -53,21 +32,21 @@ def test_two_models_beside_the_paper(tmp_path: Path) -> None:
 
 
 def test_revisions_stand_beside_the_paper_s_without_being_asked(tmp_path: Path) -> None:
-    ratings = read_ratings(write(tmp_path / "out", ("human-draft", "im-dpo1"), raters=2))
-    beside = outcome(ratings, FEW)["beside_the_paper"]["im-dpo1"]
+    ratings = read_ratings(write_study(tmp_path / "out", ("human-draft", "im-dpo1"), raters=2))
+    beside = outcome(ratings, FEW).figures()["beside_the_paper"]["im-dpo1"]
     assert beside["paper"]["value"] == pytest.approx(173 / 211)
     assert beside["ours"]["value"] == 0.75
 
 
 def test_a_single_rater_agrees_with_nobody_and_is_told_so(tmp_path: Path) -> None:
-    tree = outcome(read_ratings(write(tmp_path / "out", ("gm-base", "gm-sft"), raters=1)), FEW)
+    tree = outcome(read_ratings(write_study(tmp_path / "out", ("gm-base", "gm-sft"), raters=1)), FEW).figures()
     for figure in (*tree["agreement"]["alpha"].values(), *tree["agreement"]["icc"].values()):
         assert figure.startswith("unknown: ")
         assert "one rater" in figure
 
 
 def test_an_arm_that_was_not_shown_is_named(tmp_path: Path) -> None:
-    ratings = read_ratings(write(tmp_path / "out", ("gm-base", "gm-sft"), raters=2))
+    ratings = read_ratings(write_study(tmp_path / "out", ("gm-base", "gm-sft"), raters=2))
     with pytest.raises(RatingsError, match="no arm gm-dpo9 in these ratings; there are gm-base, gm-sft"):
         outcome(ratings, FEW, reference="gm-dpo9")
 
@@ -75,7 +54,7 @@ def test_an_arm_that_was_not_shown_is_named(tmp_path: Path) -> None:
 def test_a_folder_without_ratings_is_named(tmp_path: Path) -> None:
     with pytest.raises(RatingsError, match=r"scales\.parquet: no such file; give a folder of `llumi rate export`"):
         read_ratings(tmp_path)
-    folder = write(tmp_path / "out", ("gm-base", "gm-sft"), raters=1)
+    folder = write_study(tmp_path / "out", ("gm-base", "gm-sft"), raters=1)
     (folder / "choices.parquet").write_bytes(b"PAR1")
     with pytest.raises(RatingsError, match=r"choices\.parquet: not a table of ratings"):
         read_ratings(folder)

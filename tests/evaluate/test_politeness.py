@@ -24,8 +24,9 @@ def test_every_marker_can_be_met() -> None:
         ("Tell us more, please.", 1),
         ("Please tell us more.", -1),  # at the beginning it orders
         ("Maybe you could rest.", 1),  # hedge; "you" stands within
-        ("You should rest.", -1),  # a beginning with "you"
-        ("You’re tired.", -1),
+        ("You are not alone.", 0),  # a beginning with "you" is comfort here, and left out
+        ("You should rest.", 0),
+        ("But you’re tired.", -1),  # direct start
         ("Why do you stay?", -1),  # direct question
         ("Could you call a friend?", 1),  # counterfactual modal
         ("A walk is good.", 0),  # deference at a beginning alone

@@ -1,6 +1,7 @@
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -11,9 +12,11 @@ from llumi.evaluate.arms import find_generations, read_replies
 from llumi.evaluate.report import Evaluation, render_report
 from llumi.evaluate.run import ReplyMeasurer, _judge
 from llumi.evaluate.safety import count_refused
+from llumi.evaluate.studies import read_studies
 from llumi.evaluate.summary import summarise
 from llumi.storage import Storage
 from tests.evaluate.conftest import NUM_POSTS, generation_rows, write_generation
+from tests.evaluate.studies import write_study
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
@@ -135,6 +138,20 @@ def test_one_post_gives_a_report_without_intervals(config: Config, generated: St
     assert "[–, –]" in said
     # Of one post, accommodation and diversity are drawn as they stand; there is no overview without intervals.
     assert len(page.all("svg")) == 13
+
+
+def test_what_people_said_has_a_section_where_a_study_was_rated(evaluation: Evaluation, tmp_path: Path) -> None:
+    html = render_report(evaluation)
+    assert 'id="ratings"' not in html
+    assert "Nobody was asked, as far as this page knows" in html
+    config = evaluation.config.model_copy(update={"ratings": (write_study(tmp_path / "first", ("gm-base", "gm-sft"), 3),)})
+    html = render_report(replace(evaluation, config=config, studies=read_studies(config)))
+    said = " ".join(" ".join(Page(html).text).split())
+    assert "Nobody was asked" not in said
+    assert said.index("Drafting a reply") < said.index("What people said") < said.index("How to read the measures")
+    assert "GPT-5-nano in the paper" in said
+    assert set(re.findall(r"var\(--([a-z0-9-]+)\)", html)) <= set(re.findall(r"--([a-z0-9-]+):", html))
+    assert str(tmp_path) not in html
 
 
 def test_the_same_evaluation_gives_the_same_bytes(evaluation: Evaluation) -> None:

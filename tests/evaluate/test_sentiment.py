@@ -38,9 +38,16 @@ def test_the_form_of_the_apostrophe_does_not_matter() -> None:
         "A lamp, not bad",
         "no",
         "The lamp is the bomb",
+        "It was kind of good, and a kind word too",
+        "What a VERY good lamp, never so dear!",
+        "The evening is hardly nice, but the lamp is great",
+        "At least no good lamp – least of all a sad one – was lost??",
+        " the bomb… or no friend ",
+        "A lamp of kind",
+        "",
     ],
 )
-def test_a_sentence_is_neutral_where_vader_finds_it_so(text: str) -> None:
+def test_a_sentence_has_the_valence_that_vader_finds(text: str) -> None:
     assert sentiment([Sentence(text, ())]) == SentimentIntensityAnalyzer().polarity_scores(text)["compound"]
 
 

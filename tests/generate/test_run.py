@@ -76,6 +76,7 @@ def test_gm_answers_every_held_out_post_alike_however_many_share_the_work(config
     assert manifest.counts == {"prompts": 20, "answered": 20, "failed": 0}
     assert all(row["error"] is None and row["finish_reason"] in {"stop", "length"} for row in rows)
     assert manifest.metrics["tokens"] == sum(row["num_completion_tokens"] for row in rows) > 0
+    assert 0 < manifest.metrics["start_seconds"] < manifest.metrics["seconds"]
     assert {entry.name for entry in manifest.inputs} == {"pairs/default", "models/base"}
     assert seen[0] == (0, 20)
     assert seen[-1] == (20, 20)

@@ -28,6 +28,7 @@ from llumi.rate.draw import draw_items
 from llumi.rate.export import read_ratings, write_pairs
 from llumi.rate.study import create_study, invite
 from llumi.records import HUMAN_REPLY
+from llumi.serve.keys import KeyStore
 from llumi.storage import Input, Storage
 from llumi.submit import STOPS_IN_PEACE
 from llumi.train.lineage import find_pairs, find_parent
@@ -38,6 +39,7 @@ from tests.rate.conftest import Browser, House
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+TRAIN_GENERATIONS = ("gm-sft-train", "im-base-drafts")
 START_SECONDS = 300
 """A head, its agent or a service is up within 20 s on an idle machine; others may be at work beside."""
 
@@ -265,7 +267,18 @@ def test_serve_until_the_job_is_stopped(cluster: Cluster) -> None:
     assert_succeeded(cluster.submit(job="serve", wait=False))
     port = next(value for value in cluster.overrides if value.startswith("serve.port=")).partition("=")[2]
     _wait_until_up(f"http://127.0.0.1:{port}/healthz", START_SECONDS)
-    answer = httpx.post(f"http://127.0.0.1:{port}/v1/draft", json={"post": "The evenings are quiet."}, timeout=60)
+    _, secret = KeyStore(cluster.storage).create("web", ["gm"])
+    # An id that is none would go through Serve's proxy, were the middleware of ours not there.
+    headers = {"Authorization": f"Bearer {secret}".encode(), "X-Request-Id": b"\xff"}
+
+    def ask() -> httpx.Response:
+        body = {"post": "The evenings are quiet."}
+        return httpx.post(f"http://127.0.0.1:{port}/v1/draft", json=body, headers=headers, timeout=60)
+
+    deadline = time.monotonic() + START_SECONDS
+    while (answer := ask()).status_code == httpx.codes.UNAUTHORIZED:
+        assert time.monotonic() < deadline, "the router never reads the new key"
+        time.sleep(0.5)
     assert answer.status_code == httpx.codes.OK
     assert answer.json()["reply"]
     stop = [str(BIN / "ray"), "job", "stop", "--address", cluster.dashboard, "serve"]
@@ -315,7 +328,8 @@ def test_llumi_submit_follows_the_log_and_returns_the_verdict(cluster: Cluster) 
     assert_succeeded(done)
     assert "stands pairs/default" in done.stdout
     assert cluster.storage.list("models") == before
-    assert len(cluster.storage.list("generations")) == 7
+    made = {generation.name for generation in cluster.storage.list("generations")}
+    assert made == {*(f"{role}-{model}" for role in ("gm", "im") for model in ("base", "sft", "dpo1")), *TRAIN_GENERATIONS}
     assert cluster.storage.find("evaluations/default") is not None
     assert failed.returncode == 1
     assert "models/gm-none: no such artifact" in failed.stdout

@@ -53,6 +53,7 @@ def test_the_database_is_for_its_owner_alone(house: House) -> None:
         (["invite", "second"], "study second: no such study; there are: first"),
         (["export", "first", "--out", "out", "--pairs", "p.ndjson"], "study first: no pair to give"),
         (["status", "--set", "rate.database=sqlite:///nowhere/rate.db"], "nowhere/rate.db: no such database"),
+        (["status", "--set", "rate.database=sqlite:///damaged.db"], "damaged.db: no database; restore it, or correct"),
         (["status", "--set", 'rate.database="sqlite:///:memory:"'], "ratings must outlive the server"),
         (["status", "--set", "rate.database=postgresql://a:secret@h/x"], "rate: database: holds a password; take it out"),
         (["status", "--set", "rate.database=mysql://h/x"], "rate.database: 'mysql://h/x' is not right"),
@@ -61,6 +62,7 @@ def test_the_database_is_for_its_owner_alone(house: House) -> None:
 )
 def test_what_is_wrong_is_one_line(command: list[str], line: str, house: House, tmp_path: Path) -> None:
     house.study()
+    (tmp_path / "damaged.db").write_bytes(b"not what SQLite writes " * 400)
     # Given first, so that what the case sets comes after it and wins.
     given = [sys.executable, "-m", "llumi.cli", "rate", command[0], *settings(house), *command[1:]]
     done = subprocess.run(given, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)

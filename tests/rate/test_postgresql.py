@@ -13,8 +13,11 @@ import pytest
 
 from llumi.rate.app import DOWN, NOTES, make_app
 from llumi.rate.export import read_ratings
+from llumi.rate.forget import forget_items, look_into_studies
 from tests.conftest import free_port
-from tests.rate.conftest import Browser, MakeHouse
+from tests.rate.conftest import NUM_POSTS, Browser, MakeHouse, post_rows
+
+ASKER = post_rows("held-out")[3]["post_author"]
 
 
 class PostgreSQL:
@@ -92,3 +95,26 @@ def test_a_study_on_postgresql_outlives_its_server(
             per_item.setdefault(row["item"], set()).add(row["rater"])
     assert {len(raters) for raters in per_item.values()} == {3}
     assert len({(row["rater"], row["item"], row["is_repeat"]) for row in choices}) == len(choices)
+
+
+def test_a_person_is_forgotten_on_postgresql(
+    server: PostgreSQL, make_house: MakeHouse, starlette_client: Callable[..., Any]
+) -> None:
+    settings = {"raters_per_item": 1, "check_share": 0, "repeat_share": 0}
+    house = make_house(database=f"postgresql://rater@127.0.0.1:{server.port}/postgres", **settings)
+    assert look_into_studies(house.config.rate, [], [ASKER]).rows == {}
+    (token, *_) = house.study()
+    with contextlib.closing(house.open()) as database:
+        rater = Browser(starlette_client(make_app(database, house.config.rate)), token)
+        rater.start()
+        while rater.is_rating:
+            rater.rate()
+        assert look_into_studies(house.config.rate, [], [ASKER]).rows == {
+            "studies/first": {"items": 1, "pages": 1, "scores": 10}
+        }
+        forget_items(house.config.rate, [], [ASKER])
+        assert read_ratings(database, "first").counts["choices"] == NUM_POSTS - 1
+    server.run("pg_ctl", "--pgdata", str(server.folder / "data"), "--wait", "stop")
+    stored = b"".join(file.read_bytes() for file in (server.folder / "data" / "base").rglob("*") if file.is_file())
+    assert post_rows("held-out")[2]["post"].encode() in stored
+    assert post_rows("held-out")[3]["post"].encode() not in stored

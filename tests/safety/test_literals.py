@@ -1,6 +1,6 @@
 import pytest
 
-from llumi.safety.literals import required_words
+from llumi.safety.literals import Lookup, required_words
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,11 @@ def test_the_rarest_words_that_a_match_must_hold(pattern: str, rarest: set[str])
 def test_a_pattern_of_gaps_has_none() -> None:
     with pytest.raises(ValueError, match="no word"):
         required_words(r"(?:tea)? \w+")
+
+
+def test_sets_are_found_by_any_of_their_words() -> None:
+    lookup = Lookup.of([frozenset(["tea", "coffee"]), frozenset(["quiet day"]), frozenset(["u"]), frozenset(["walks"])])
+    assert lookup.possible("a quiet day") == [1, 2]
+    assert lookup.possible("a coffee, then tea") == [0]
+    assert lookup.possible("walk, quiet") == [2]
+    assert lookup.possible("") == []

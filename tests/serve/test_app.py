@@ -5,10 +5,13 @@ import json
 import shutil
 import socket
 import time
+import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import httpx
+import orjson
 import pytest
 
 pytest.importorskip("ray")
@@ -24,10 +27,13 @@ from llumi.models import ensure_base
 from llumi.rate.database import Database
 from llumi.rate.flags import list_flags
 from llumi.serve.api import LABEL
-from llumi.serve.app import check_port, serve, stop_serving
+from llumi.serve.app import Serving, check_port, serve, stop_serving
+from llumi.serve.audit import log_files
+from llumi.serve.audit_check import verify
 from llumi.serve.router import APPLICATION
 from llumi.storage import Storage
 from tests.conftest import free_port
+from tests.serve.keyed import key_store
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 MARKER = "lanternintheevening"
@@ -40,6 +46,7 @@ POST = {"post": f"I feel lonely, {MARKER}.", "max_new_tokens": 6}
 
 def service_config(folder: Path, tiny_model: Path, *overrides: str) -> Config:
     keys = [f"storage.uri={folder}", f"train.base={tiny_model}", f"serve.port={free_port()}", "serve.max_new_tokens=15000"]
+    keys += ["serve.body_seconds=2", "serve.im.max_ongoing_requests=1", "serve.im.max_queued=1"]
     return load_config(None, [*keys, *overrides])
 
 
@@ -57,30 +64,40 @@ def long_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the service is started; its replicas stand elsewhere."""
     return tmp_path_factory.mktemp("store")
 
 
 @pytest.fixture(scope="module")
-def url(ray_cluster: None, long_model: Path, folder: Path) -> Iterator[str]:
-    config = service_config(folder, long_model, "rate.database=sqlite:///kept/rate.db")
+def serving(ray_cluster: None, long_model: Path, store: Path) -> Iterator[Serving]:
+    config = service_config(store, long_model, "rate.database=sqlite:///kept/rate.db")
     ensure_base(config, Storage.open(config.storage))
-    with contextlib.chdir(folder):
+    with contextlib.chdir(store):
         at = serve(config)
     yield at
     stop_serving()
 
 
 @pytest.fixture(scope="module")
-def client(url: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+def url(serving: Serving) -> str:
+    return serving.url
+
+
+@pytest.fixture(scope="module")
+def client(serving: Serving) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=serving.url, headers=bearer(serving.secret), timeout=60, trust_env=False) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def openai(url: str) -> OpenAI:
-    return OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, http_client=httpx.Client(trust_env=False))
+def openai(serving: Serving) -> OpenAI:
+    without_proxies = httpx.Client(trust_env=False)
+    return OpenAI(base_url=f"{serving.url}/v1", api_key=serving.secret, max_retries=0, http_client=without_proxies)
+
+
+def bearer(secret: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secret}"}
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -120,6 +137,9 @@ def test_the_openai_client_talks_to_both_roles(openai: OpenAI):
         )
         assert answer.choices[0].finish_reason in {"stop", "length"}
         assert answer.usage is not None
+        assert answer.guard["decision"] == "passed"
+        assert answer.banner is None
+        assert answer.resources[0]["domains"] == ["findahelpline.com"]
         assert answer.system_fingerprint.startswith("base@")
 
 
@@ -129,8 +149,9 @@ def test_the_openai_client_streams(openai: OpenAI):
     chunks = list(openai.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert text == whole.choices[0].message.content
-    assert len(chunks) > 3
     assert chunks[-1].usage == whole.usage
+    assert chunks[0].resources == whole.resources
+    assert chunks[-2].guard == whole.guard
 
 
 def test_the_openai_client_understands_the_errors(openai: OpenAI):
@@ -157,6 +178,69 @@ def test_a_client_that_leaves_cancels_the_generation(client: httpx.Client):
             client.post("/v1/draft", json=POST, timeout=PATIENCE_SECONDS)
     # Serve's own log does not tell: a call that is cancelled early leaves no line there.
     assert client.post("/v1/draft", json=POST, timeout=PATIENCE_SECONDS).status_code == httpx.codes.OK
+
+
+def test_a_client_that_leaves_a_whole_answer_cancels_it_too(client: httpx.Client):
+    endless = {**POST, "max_new_tokens": 15000, "temperature": 0}
+    with pytest.raises(httpx.ReadTimeout):
+        client.post("/v1/draft", json=endless, timeout=1)
+    assert client.post("/v1/draft", json=POST, timeout=PATIENCE_SECONDS).status_code == httpx.codes.OK
+
+
+def test_a_deadline_of_the_client_ends_the_generation(client: httpx.Client):
+    endless = {**POST, "max_new_tokens": 15000, "temperature": 0}
+    answer = client.post("/v1/draft", json=endless, headers={"X-Request-Timeout": "1"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+    assert client.post("/v1/draft", json=POST, timeout=PATIENCE_SECONDS).status_code == httpx.codes.OK
+
+
+def test_a_full_queue_is_429_and_frees_itself(client: httpx.Client):
+    body = {**POST, "draft": MARKER, "temperature": 0}
+    endless = {**body, "max_new_tokens": 15000, "stream": True}
+    with ThreadPoolExecutor() as pool, client.stream("POST", "/v1/improve", json=endless) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        asked = [pool.submit(client.post, "/v1/improve", json=body) for _ in range(3)]
+        refused = next(as_completed(asked)).result()  # the queue holds one; it is not known which
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
+        assert int(refused.headers["Retry-After"]) > 0
+        assert client.post("/v1/draft", json=POST).status_code == 200  # GM's queue is its own
+        answer.close()
+        assert sorted(request.result().status_code for request in asked) == [200, 429, 429]
+
+
+def test_a_key_opens_while_it_stands_and_no_longer(url: str, client: httpx.Client, store: Path):
+    keys = key_store(store)
+    _, secret = keys.create("web", ["gm"])
+
+    def status() -> int:
+        return client.post("/v1/draft", json=POST, headers=bearer(secret)).status_code
+
+    wait_until(lambda: status() == 200)
+    assert client.post("/v1/improve", json={**POST, "draft": MARKER}, headers=bearer(secret)).status_code == 403
+    keys.revoke("web")
+    wait_until(lambda: status() == 401)
+
+
+def test_a_request_id_comes_back_once_and_as_it_was_where_it_is_one(client: httpx.Client):
+    given = str(uuid.uuid4())
+    assert client.get("/v1/models", headers={"X-Request-Id": given}).headers.get_list("X-Request-Id") == [given]
+    for wrong in (MARKER.encode(), b"\xff\xfe"):
+        answer = client.get("/v1/models", headers={"X-Request-Id": wrong, "X-Session-Id": wrong})
+        assert answer.status_code == 200
+        [made] = answer.headers.get_list("X-Request-Id")
+        assert uuid.UUID(made)
+
+
+def test_a_body_that_is_too_long_or_does_not_come_is_said(url: str, client: httpx.Client, serving: Serving):
+    assert client.post("/v1/draft", json={"post": "x" * 2**20}).status_code == 413
+    head = f"POST /v1/draft HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {serving.secret}\r\nContent-Length: 900\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=30) as connection:
+        connection.sendall(head.encode() + b'{"post": "')
+        answer = b""
+        while chunk := connection.recv(65536):
+            answer += chunk
+    assert answer.startswith(b"HTTP/1.1 408")
 
 
 def test_health_is_ready_on_both_sides(client: httpx.Client):
@@ -229,10 +313,23 @@ def test_no_text_of_a_person_reaches_a_log(client: httpx.Client, openai: OpenAI)
     client.post("/v1/draft", json={"post": f"{MARKER} " * CONTEXT_TOKENS})
     client.post("/v1/improve", json={**POST, "draft": MARKER, "stream": True})
     client.get(f"/v1/{MARKER}")
+    for headers in ({"Authorization": ""}, bearer(MARKER), {"X-Request-Id": MARKER}, {"X-Request-Timeout": MARKER}):
+        client.post("/v1/draft", json={"post": MARKER, "max_new_tokens": 1}, headers=headers)
+        client.get(f"/v1/{MARKER}?{MARKER}", headers=headers)
+    client.post("/v1/draft", json={"post": MARKER * 2**17})
     wait_until(lambda: any("404" in line for line in replica_log_lines("router")))
     logs = [file for file in log_folder().rglob("*") if file.is_file()]
     assert any("replica_" in file.name for file in logs)
     assert [file.name for file in logs if MARKER.encode() in file.read_bytes()] == []
+
+
+def test_the_audit_log_holds_every_request_and_no_text(client: httpx.Client, store: Path):
+    """After all of the above."""
+    assert verify(store / "audit").torn == 0
+    content = b"".join(file.read_bytes() for file in log_files(store / "audit"))
+    statuses = {orjson.loads(line)["status"] for line in content.splitlines()}
+    assert statuses >= {200, 400, 401, 403, 404, 408, 413, 422, 429, 499, 504}
+    assert MARKER.encode() not in content
 
 
 def log_folder() -> Path:

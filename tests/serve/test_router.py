@@ -17,13 +17,17 @@ from llumi.engine import Delta, Request
 from llumi.engine.echo import EchoEngine
 from llumi.errors import EngineError, PromptRefusedError
 from llumi.prompts import Role, gm_prompt, im_prompt
+from llumi.safety import Resources
+from llumi.safety.standard import Standard
 from llumi.serve.api import LABEL, ServedModel
 from llumi.serve.router import Service, build_app
+from tests.serve.keyed import KEY, SECRET, open_access
 
 MARKER = "lantern-in-the-evening"
 MODELS = {"gm": ServedModel("gm-dpo1", "0123456789ab"), "im": ServedModel("im-sft", "ba9876543210")}
 DRAFT = {"post": "I feel lonely in the evenings.", "max_new_tokens": 4, "seed": 1}
 IMPROVE = {**DRAFT, "draft": "Call a friend tonight."}
+STANDARD = Standard.load()
 CHAT = {"model": "llumi-gm", "messages": [{"role": "user", "content": "Hello to all of you"}], "max_tokens": 3}
 
 
@@ -65,13 +69,13 @@ async def ready() -> Mapping[Role, bool]:
 
 def service(gm: EchoEngine | None = None, config: ServeConfig | None = None, **changes: object) -> Service:
     backends = {"gm": EngineBackend(gm or EchoEngine()), "im": EngineBackend(EchoEngine())}
-    return replace(Service(config or ServeConfig(), MODELS, backends, ready), **changes)
+    return replace(Service(config or ServeConfig(), MODELS, backends, ready, open_access(), STANDARD), **changes)
 
 
 def call(of: Service, method: str, path: str, **request: object) -> httpx.Response:
     async def send() -> httpx.Response:
         transport = httpx.ASGITransport(build_app(of))
-        async with httpx.AsyncClient(transport=transport, base_url="http://router") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://router", headers=KEY) as client:
             return await client.request(method, path, **request)
 
     return asyncio.run(send())
@@ -88,13 +92,20 @@ def events(response: httpx.Response) -> list[dict]:
     return [json.loads(line) for line in lines[:-1]]
 
 
+def shown(country: str) -> list[dict]:
+    """The crisis lines of a country as an answer carries them."""
+    resources = json.loads(json.dumps([resource.model_dump(exclude={"locales"}) for resource in Resources.load().of(country)]))
+    assert resources
+    return resources
+
+
 def failing(error: Exception, after: int = 0) -> EchoEngine:
     """Echo that fails once `after` words are out."""
 
     class Failing(EchoEngine):
         async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
             for _ in range(after):
-                yield Delta("word ")
+                yield Delta("Word. ")
             raise error
 
     return Failing()
@@ -115,6 +126,9 @@ def test_draft_answers_with_model_label_and_usage():
             "total_tokens": tokens["prompt_tokens"] + 4,
         },
         "label": LABEL,
+        "guard": {"decision": "passed", "tier": "none", "refused_by": []},
+        "banner": None,
+        "resources": shown("*"),
     }
     [asked] = of.backends["gm"].asked
     assert list(asked.messages) == gm_prompt("New here\n\nI feel lonely in the evenings.")
@@ -145,11 +159,19 @@ def test_defaults_come_from_the_config_and_the_limit_holds():
     assert first.seed != second.seed
 
 
-@pytest.mark.parametrize(("path", "body"), [("/v1/draft", DRAFT), ("/v1/improve", IMPROVE)])
+THREE_SENTENCES = "Hello. Are you up? Me too."
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/v1/draft", {"post": THREE_SENTENCES}), ("/v1/improve", {"post": "It is late.", "draft": THREE_SENTENCES})],
+)
 def test_streamed_drafts_add_up_to_the_whole_answer(path: str, body: dict):
+    body = {**body, "max_new_tokens": 6}
     whole = post(path, body).json()
     *pieces, last = events(post(path, {**body, "stream": True}))
-    assert len(pieces) > 1
+    assert [piece["text"] for piece in pieces] == ["Hello.", " Are you up?", " Me too."]
+    assert pieces[0]["resources"] == last["resources"]
     assert "".join(piece["text"] for piece in pieces) == whole.get("reply", whole.get("revision"))
     assert last == {key: value for key, value in whole.items() if key not in {"reply", "revision"}}
 
@@ -174,6 +196,43 @@ def test_chat_streams_chunks_and_the_usage_when_asked():
     assert last["choices"] == []
     assert last["usage"]["completion_tokens"] == 3
     assert len({chunk["id"] for chunk in [*chunks, last]}) == 1
+
+
+class Bluntly(EchoEngine):
+    """Says the worst, whatever it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: "Nobody would miss you.")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("path", "body"), [("/v1/draft", DRAFT), ("/v1/improve", IMPROVE), ("/v1/chat/completions", CHAT)])
+def test_no_route_lets_a_refused_reply_through(path: str, body: dict, stream: bool):
+    of = service()
+    of = replace(of, backends={role: EngineBackend(Bluntly()) for role in of.backends})
+    answer = post(path, {**body, "stream": stream, "country": "IE"}, of)
+    assert answer.status_code == 200
+    assert "miss" not in answer.text
+    last = events(answer)[-1] if stream else answer.json()
+    decision = "own_draft" if path == "/v1/improve" else "fallback"
+    assert last["guard"] == {"decision": decision, "tier": "none", "refused_by": ["encouragement"]}
+    assert last["resources"] == shown("IE")
+    asked = sum(len(backend.asked) for backend in of.backends.values())
+    assert asked == 2
+
+
+def test_help_comes_first_and_last_in_a_stream_of_chat():
+    messages = [{"role": "user", "content": "I am a burden."}, {"role": "user", "content": "It is late. I am up. Are you?"}]
+    first, *between, last = events(
+        post("/v1/chat/completions", {**CHAT, "messages": messages, "stream": True, "max_tokens": 9})
+    )
+    assert between
+    assert first["banner"] == last["banner"]
+    assert "findahelpline.com" in first["banner"]
+    assert first["resources"] == last["resources"] == shown("*")
+    assert "guard" not in first
+    assert last["guard"]["tier"] == "possible"
+    assert not any("banner" in chunk for chunk in between)
 
 
 def test_models_name_the_artifact_behind_them():
@@ -247,9 +306,9 @@ def test_an_engines_error_becomes_a_status(words: int, error: Exception | None, 
 
 
 def test_an_error_in_the_middle_of_a_stream_is_its_last_event():
-    answer = post("/v1/draft", {**DRAFT, "stream": True}, service(failing(EngineError("gone"), after=2)))
+    answer = post("/v1/draft", {**DRAFT, "stream": True}, service(failing(EngineError("gone"), after=3)))
     *pieces, last = [json.loads(line.removeprefix("data: ")) for line in answer.text.split("\n\n") if line]
-    assert [piece["text"] for piece in pieces] == ["word ", "word "]
+    assert [piece["text"] for piece in pieces] == ["Word.", " Word."]
     assert last["error"]["message"] == "gone"
 
 
@@ -276,7 +335,7 @@ def test_a_client_that_leaves_ends_the_generation():
     sent = asyncio.Event()
 
     async def scenario() -> None:
-        body = json.dumps({"post": "word " * 1000, "max_new_tokens": 300, "stream": True}).encode()
+        body = json.dumps({"post": "Word. " * 1000, "max_new_tokens": 300, "stream": True}).encode()
         requests = iter([{"type": "http.request", "body": body}])
 
         async def receive() -> dict:
@@ -289,7 +348,7 @@ def test_a_client_that_leaves_ends_the_generation():
             if message.get("body"):
                 sent.set()
 
-        headers = [(b"content-type", b"application/json")]
+        headers = [(b"content-type", b"application/json"), (b"authorization", f"Bearer {SECRET}".encode())]
         scope = {"type": "http", "method": "POST", "path": "/v1/draft", "headers": headers, "query_string": b""}
         await build_app(of)(scope | {"asgi": {"version": "3.0"}}, receive, send)
 

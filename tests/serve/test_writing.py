@@ -1,12 +1,10 @@
 """What the writing page is given, and what becomes of a flag, over the routes in one process."""
 
-import asyncio
 import contextlib
 import re
 from pathlib import Path
 from typing import Any, get_args
 
-import httpx
 import pytest
 
 pytest.importorskip("ray")
@@ -18,6 +16,7 @@ from llumi.rate.tables import Reason
 from llumi.serve.api import LABEL
 from llumi.serve.router import Service, build_app
 from llumi.serve.writing import FILES, MAX_FLAGGED_CHARACTERS, OPEN_PATHS
+from tests.serve.keyed import SECRET
 from tests.serve.test_router import MARKER, call, post, service
 
 FLAG = {
@@ -96,21 +95,9 @@ def test_a_flag_is_kept_in_the_rating_database(flagging: Service) -> None:
     assert [(answer.status_code, answer.json()) for answer in answers] == [(201, {"flag": 1}), (201, {"flag": 2})]
     first, second = kept(flagging)
     assert {key: first[key] for key in FLAG} == FLAG
-    assert (first["key_id"], second["reason"], second["draft"]) == (None, None, None)
-
-
-def test_a_flag_names_the_key_that_it_came_with(flagging: Service) -> None:
-    app = build_app(flagging)
-
-    async def keyed(scope: Any, receive: Any, send: Any) -> None:
-        await app(scope | {"state": {"key_id": "k-0123abcd"}}, receive, send)
-
-    async def send() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(keyed), base_url="http://router") as client:
-            return await client.post("/v1/flags", json=FLAG)
-
-    assert asyncio.run(send()).status_code == 201
-    assert [flag["key_id"] for flag in kept(flagging)] == ["k-0123abcd"]
+    key, _ = flagging.access.ring.find(SECRET)
+    assert key is not None
+    assert (first["key_id"], second["reason"], second["draft"]) == (key.id, None, None)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from llumi.rate.database import Database
 from llumi.rate.flags import list_flags
 from llumi.serve.api import LABEL
 from llumi.serve.router import build_app
+from tests.serve.keyed import SECRET
 from tests.serve.writing import DRAFT, POST, REPLY, REVISION, Writer, listening, page_service
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -326,25 +327,23 @@ def test_a_network_that_is_away_loses_nothing(sit_down: Callable[..., Writer]) -
 
 
 def test_the_key_goes_with_every_request_and_stays_in_this_tab(sit_down: Callable[..., Writer], url: str) -> None:
-    writer = sit_down()
+    writer = sit_down(key="")
     sent: list[str | None] = []
     writer.page.on(
-        "request", lambda request: sent.append(request.headers.get("authorization")) if "/v1/" in request.url else None
+        "request", lambda request: sent.append(request.headers.get("authorization")) if request.method == "POST" else None
     )
-    writer.improve()
-    writer.answer("/v1/draft", 401)
+    writer.fill(post=POST)
     writer.press("Draft a reply")
     writer.page.get_by_role("alert").filter(has_text="asks for a key").wait_for()
     assert writer.page.evaluate("document.activeElement.id") == "key"
-    writer.page.keyboard.type("llumi_evening")
-    writer.page.unroute("**/v1/draft")
+    writer.page.keyboard.type(SECRET)
     writer.press("Draft a reply")
     writer.page.get_by_text("gm-dpo1@").wait_for()
     writer.press("Flag as unsafe")
     writer.page.get_by_text("Flagged, and kept").wait_for()
-    assert sent == [None, None, "Bearer llumi_evening", "Bearer llumi_evening"]
+    assert sent == [None, f"Bearer {SECRET}", f"Bearer {SECRET}"]
     stores = "() => [Object.values(sessionStorage), Object.values(localStorage), document.cookie]"
-    assert writer.page.evaluate(stores) == [["llumi_evening"], [], ""]
+    assert writer.page.evaluate(stores) == [[SECRET], [], ""]
     other = writer.context.new_page()
     other.goto(url)
     assert other.locator("#key").input_value() == ""

@@ -15,6 +15,7 @@ from llumi.engine import Request
 from llumi.engine.echo import EchoEngine
 from llumi.serve.router import Service
 from tests.conftest import free_port
+from tests.serve.keyed import SECRET
 from tests.serve.test_router import EngineBackend, service
 
 POST = "Since I moved here the evenings are very quiet. My old friends write less and less, and I do not want to be a burden."
@@ -56,7 +57,7 @@ def listening(app: Any) -> Iterator[str]:
 class Writer:
     """Somebody at the page; keeps what the browser complains of, and what it asks for elsewhere."""
 
-    def __init__(self, browser: Any, url: str, **device: Any) -> None:
+    def __init__(self, browser: Any, url: str, key: str = SECRET, **device: Any) -> None:
         self.context = browser.new_context(**device)
         self.page = self.context.new_page()
         self.complaints: list[str] = []
@@ -65,6 +66,9 @@ class Writer:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda asked: None if asked.url.startswith(url) else self.outside.append(asked.url))
         self.page.goto(url)
+        if key:
+            self.page.evaluate("key => sessionStorage.setItem('llumi key', key)", key)
+            self.page.reload()
         self.page.locator("#lines li").first.wait_for(state="attached")
 
     def fill(self, **texts: str) -> None:

@@ -1,0 +1,91 @@
+"""All that a reply is held against before it is sent: rules, numbers and addresses, and for a revision its draft."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+from llumi.contacts import AllowList
+from llumi.errors import ConfigError
+from llumi.safety.answers import Answers
+from llumi.safety.contacts import contacts
+from llumi.safety.resources import Resource, Resources
+from llumi.safety.revisions import RevisionRules
+from llumi.safety.rules import SafetyRules
+from llumi.safety.sentences import Sentences
+
+CONTACT = "contact"
+RESOURCE_LOST = "resource_lost"
+"""Stand beside the names of rules: a number or address that nobody allowed, and a crisis line of the draft that is gone."""
+
+
+@dataclass(frozen=True)
+class Standard:
+    """Judges without waiting for anything; it can be sent to any worker."""
+
+    rules: SafetyRules
+    revisions: RevisionRules
+    resources: Resources
+    answers: Answers
+    extra: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, rules: Path | None = None, extra: Sequence[str] = ()) -> Self:
+        """The rules of `rules` (else LLUMI's), with `extra` numbers and domains allowed.
+
+        Raises ConfigError in one line, also where the rules would refuse what the service itself says.
+        """
+        standard = cls(SafetyRules.load(rules), RevisionRules.load(), Resources.load(), Answers.load(), tuple(extra))
+        answers = standard.answers
+        for text in (*answers.fallbacks.model_dump().values(), answers.closing):
+            if refused := standard.refusals(text):
+                raise ConfigError(
+                    f"safety.rules: rule {refused[0]} refuses the service's own words in answers.yaml; change either"
+                )
+        return standard
+
+    @cached_property
+    def allowed(self) -> AllowList:
+        """What any reply may give."""
+        domains = [entry for entry in self.extra if re.search("[a-z]", entry, re.IGNORECASE)]
+        numbers = [entry for entry in self.extra if entry not in domains]
+        return AllowList.of([*self.resources.numbers, *numbers], [*self.resources.domains, *domains])
+
+    def refusals(self, text: str, draft: str | None = None) -> tuple[str, ...]:
+        """Why `text` may not be sent, () where it may: names of rules, and `CONTACT`.
+
+        A revision is held against its `draft` too: it may repeat the draft's contacts, and adds nothing that
+        `RevisionRules.added` looks for.
+        """
+        own = {contact.key for contact in contacts(draft)} if draft is not None else set()
+        unknown = any(contact.key not in own and not contact.allowed_by(self.allowed) for contact in contacts(text))
+        added = self.revisions.added_to(Sentences.of(draft), Sentences.of(text)) if draft is not None else ()
+        return (*self.rules.refusals(text), *((CONTACT,) if unknown else ()), *added)
+
+    def lost(self, draft: str, revision: str) -> tuple[str, ...]:
+        """What the draft holds and the revision has to hold: questions about safety, and crisis lines (`RESOURCE_LOST`)."""
+        left = self.lines_of(draft) - self.lines_of(revision)
+        return (*self.revisions.lost(Sentences.of(draft), Sentences.of(revision)), *((RESOURCE_LOST,) if left else ()))
+
+    def lines_of(self, text: str) -> frozenset[str]:
+        """The crisis lines that a text names: by number, address, name, or the word to send to a text line."""
+        named = {contact.key for contact in contacts(text) if contact.allowed_by(self.allowed)}
+        short = {number for number in self._short if re.search(rf"(?<![0-9]){number}(?![0-9])", text)}
+        words = {name for resource in self.resources.resources for name in _names(resource) if _has_word(text, name)}
+        return frozenset(named | short | words)
+
+    @cached_property
+    def _short(self) -> tuple[str, ...]:
+        return tuple({number for number in self.resources.numbers if re.fullmatch("[0-9]{3,6}", number)})
+
+
+def _names(resource: Resource) -> list[str]:
+    keyword = [resource.text.split()[0]] if resource.text else []
+    return keyword if resource.emergency else [resource.name, *keyword]
+
+
+def _has_word(text: str, name: str) -> bool:
+    """As written: "Shout" is a service, "to shout" is not."""
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) is not None
