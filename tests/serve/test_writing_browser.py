@@ -241,8 +241,13 @@ def test_label_and_crisis_lines_are_in_sight_wherever_one_is(device: dict[str, A
             box = found.bounding_box()
             assert box["y"] >= 0
             assert box["y"] + box["height"] <= height
+            on_top = "e => e.contains(document.elementFromPoint(...(r => [r.x + 20, r.y + 5])(e.getBoundingClientRect())))"
+            assert found.evaluate(on_top), "something lies over it"
 
     in_sight()
+    writer.page.locator("#key-box summary").click()
+    in_sight()
+    writer.page.locator("#key-box summary").click()
     writer.improve()
     in_sight()
     writer.page.evaluate("scrollTo({ top: 5000, behavior: 'instant' })")
@@ -280,6 +285,17 @@ def test_a_banner_is_an_alert_and_its_lines_take_their_place(sit_down: Callable[
     writer.page.unroute("**/v1/improve")
     writer.improve(post="I moved in May, and the evenings are quiet.")
     assert not writer.page.locator("#banner").is_visible()
+
+
+def test_the_guard_of_the_service_is_heard_at_the_page(sit_down: Callable[..., Writer], tmp_path: Path) -> None:
+    harsh = page_service(tmp_path / "rate.db", revision="Just get over it.")
+    with listening(build_app(harsh)) as at:
+        writer = sit_down(at)
+        writer.improve(post="I do not want to be here any more.")
+        assert "116 123" in writer.page.get_by_role("alert").filter(has_text="at any hour").text_content()
+        note = "The safety rules refused what the model wrote. Your own draft stands, as it was."
+        assert writer.page.locator("#note").text_content() == note
+        assert writer.text == DRAFT
 
 
 @pytest.mark.parametrize("decision", ["fallback", "error"])

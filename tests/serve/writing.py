@@ -27,8 +27,10 @@ REVISION = (
 REPLY = "Quiet evenings in a new place can feel very long. Would you like to write to one old friend tonight, before 9?"
 
 
-def page_service(database: Path, config: ServeConfig | None = None, seconds_per_token: float = 0) -> Service:
-    """GM and IM as engines that say REPLY and REVISION, with flags in a SQLite file."""
+def page_service(
+    database: Path, config: ServeConfig | None = None, seconds_per_token: float = 0, revision: str = REVISION
+) -> Service:
+    """GM and IM as engines that say REPLY and `revision`, with flags in a SQLite file."""
 
     def echo(text: str) -> EngineBackend:
         def say(_: Request) -> str:
@@ -37,7 +39,7 @@ def page_service(database: Path, config: ServeConfig | None = None, seconds_per_
         return EngineBackend(EchoEngine(say, seconds_per_token))
 
     rate = RateConfig(database=f"sqlite:///{database}")
-    return service(config=config or ServeConfig(country="IE"), backends={"gm": echo(REPLY), "im": echo(REVISION)}, rate=rate)
+    return service(config=config or ServeConfig(country="IE"), backends={"gm": echo(REPLY), "im": echo(revision)}, rate=rate)
 
 
 @contextlib.contextmanager

@@ -77,7 +77,7 @@ function show(role, asked, answer) {
     // A fixed text is no revision: it stands beside the draft, and nothing of it is laid over the person's words.
     const { numChanges, numAdded } = showRevision(asked.post, asked.draft, isFixed ? asked.draft : suggestion);
     if (isFixed) notes.push("Your draft stands below, unchanged.");
-    else notes.push(counted(numChanges, numAdded));
+    else if (decision !== "own_draft") notes.push(counted(numChanges, numAdded));
   }
   byId("instead").hidden = !(isFixed && role === "im");
   byId("instead").textContent = suggestion;
