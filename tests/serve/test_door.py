@@ -53,7 +53,11 @@ def with_key(of: Service, method: str, path: str, key: str | None, **request) ->
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-@pytest.mark.parametrize("key", ["", "Bearer", "Bearer  ", f"Basic {SECRET}", SECRET, f"Bearer {new_secret()}", "Bearer \xff"])
+@pytest.mark.parametrize(
+    "key",
+    ["", "Bearer", "Bearer  ", f"Basic {SECRET}", SECRET, f"Bearer {new_secret()}", "Bearer \xff"],
+    ids=["empty", "no secret", "blank", "basic", "bare", "unknown", "no text"],  # secrets differ from process to process
+)
 def test_nothing_but_liveness_opens_without_a_key(method: str, path: str, key: str):
     of = service()
     answer = call(of, method, path, headers={"Authorization": key.encode("latin-1")}, content=b"{")
