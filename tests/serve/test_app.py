@@ -267,7 +267,7 @@ def test_im_down_leaves_gm_going_and_comes_back(client: httpx.Client):
     assert client.post("/v1/improve", json={**POST, "draft": MARKER}).status_code == 200
 
 
-def test_the_writing_page_comes_and_its_flags_are_kept_where_the_service_was_started(client: httpx.Client, folder: Path):
+def test_the_writing_page_comes_and_its_flags_are_kept_where_the_service_was_started(client: httpx.Client, store: Path):
     page = client.get("/")
     assert "Writing to someone" in page.text
     assert "default-src 'none'" in page.headers["Content-Security-Policy"]
@@ -276,7 +276,7 @@ def test_the_writing_page_comes_and_its_flags_are_kept_where_the_service_was_sta
     flag = {"role": "gm", "model": "base@0", "post": MARKER, "suggestion": MARKER}
     assert client.post("/v1/flags", json=flag).status_code == httpx.codes.CREATED
     assert client.post("/v1/flags", json=flag | {"reason": MARKER}).status_code == httpx.codes.UNPROCESSABLE_ENTITY
-    with contextlib.closing(Database.open(RateConfig(database=f"sqlite:///{folder}/kept/rate.db"))) as database:
+    with contextlib.closing(Database.open(RateConfig(database=f"sqlite:///{store}/kept/rate.db"))) as database:
         assert [kept["post"] for kept in list_flags(database)] == [MARKER]
 
 
