@@ -4,6 +4,7 @@ Applied when `llumi` is imported, before any library that reads these variables,
 cluster through Ray's runtime environment. A variable that the operator has set wins.
 """
 
+import logging
 import os
 
 OUTBOUND_OFF = {
@@ -59,6 +60,8 @@ def apply() -> None:
             os.environ[name] = own
     for name, value in worker_environment().items():
         os.environ.setdefault(name, value)
+    # On some CPUs bitsandbytes looks for a kernel on a hub, and says at every import that it may not.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def head_environment() -> dict[str, str]:

@@ -212,6 +212,17 @@ def lora(train: TrainConfig) -> Any:
     )
 
 
+def keep_trainable(model: Any) -> None:
+    """Keep four-bit weights as they are stored.
+
+    On CPUs that compute in bf16, bitsandbytes packs them anew the first time that it evaluates, and cannot train on what it
+    has packed.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
 def check_method(train: TrainConfig) -> None:
     """Raise ConfigError where `train.method` needs a library that is not installed."""
     if train.method == "qlora" and importlib.util.find_spec("bitsandbytes") is None:

@@ -24,7 +24,7 @@ from llumi.train.checkpoint import Upload, checkpoint_filesystem, hand_over, run
 from llumi.train.columns import Examples
 from llumi.train.order import EpochOrder
 from llumi.train.resume import Resume
-from llumi.train.settings import global_batch, lora, quantization, trainer_arguments
+from llumi.train.settings import global_batch, keep_trainable, lora, quantization, trainer_arguments
 from llumi.train.shared_prompt import Pairs, SharedPrompt, can_share_prompt
 from llumi.train.sight import Sighted, curve_callbacks, peak_flops_here
 from llumi.train.throughput import Clock
@@ -229,6 +229,7 @@ def build_trainer(work: Assignment, materials: Materials, board: Any, scratch: P
         clock=clock,
         peak_flops=peak_flops_here(train),
     )
+    keep_trainable(trainer.model)
     trainer.work, trainer.examples = work, materials.train
     trainer.data_collator = _WithRows(trainer.data_collator)
     trainer.remove_callback(PrinterCallback)
