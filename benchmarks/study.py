@@ -100,7 +100,8 @@ class Deployment:
 class Rater:
     """Somebody with a browser who likes what people wrote by a known amount."""
 
-    generator: random.Random
+    choosing: random.Random
+    scoring: random.Random
     by_people: set[str]
     lead: float
 
@@ -121,14 +122,14 @@ class Rater:
         texts = [html.unescape(text) for text in re.findall(r"<blockquote>(.*?)</blockquote>", page, re.DOTALL)]
         post, first, _ = texts
         is_first = first in self.by_people
-        verdict = prefer(self.generator, self.lead + ITEM_SPREAD * random.Random(post).gauss(0, 1))
+        verdict = prefer(self.choosing, self.lead + ITEM_SPREAD * random.Random(post).gauss(0, 1))
         sides = {"win": "left" if is_first else "right", "loss": "right" if is_first else "left", "tie": "tie"}
         scores = {name: self._score(name.startswith("first") == is_first) for name in fields_of("gm")}
         return {"csrf": _hidden(page, "csrf"), "turn": _hidden(page, "turn"), VERDICT: sides[verdict], **scores}
 
     def _score(self, is_by_people: bool) -> str:
         """From 1 to 5, half a point higher for what people wrote."""
-        return str(min(5, max(1, round(self.generator.gauss(3.7 if is_by_people else 3.2, 0.8)))))
+        return str(min(5, max(1, round(self.scoring.gauss(3.7 if is_by_people else 3.2, 0.8)))))
 
 
 def prefer(generator: random.Random, lead: float) -> str:
@@ -161,7 +162,8 @@ def walk(folder: Path, num_posts: int, num_raters: int, lead: float) -> dict[str
         with here.rating_page(port):
             started = time.perf_counter()
             for number, link in enumerate(links.values()):
-                pages += Rater(random.Random(f"{study}-{number}"), by_people, lead).rate_all(link)
+                chance = (random.Random(f"{study}-{number}{what}") for what in ("", "-scores"))
+                pages += Rater(*chance, by_people, lead).rate_all(link)
             here.seconds[f"raters of {study}"] = round(time.perf_counter() - started, 1)
     here.llumi("rate", "export", "first", "--out", f"{folder}/first")
     shown = json.loads(here.llumi("rate", "outcome", f"{folder}/first", "--reference", MODEL, "--other", PEOPLE, "--json"))

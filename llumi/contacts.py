@@ -35,6 +35,9 @@ LINK = (
     rf"|(?<![\w@.-])(?:{_LABEL}\.)+{TLD}(?![a-z_-]|\.\w){_PATH}"
     rf"|(?<![\w@.-])(?:{_LABEL}\.)*(?:[a-z0-9]*[0-9-][a-z0-9-]*\.{WORD_TLD}(?![a-z_-]|\.\w){_PATH}|{_LABEL}\.{WORD_TLD}/\w[^\s<>\"\]]*)"
 )
+GAP = r"[ \u00a0.\-\u2010-\u2015/()]"
+"""What may stand between the digits of a phone number."""
+
 DATE = re.compile(r"[0-9]{1,2}[./-][0-9]{1,2}[./-](?:19|20)[0-9]{2}|(?:19|20)[0-9]{2}[./-][0-9]{1,2}[./-][0-9]{1,2}")
 YEARS = re.compile(r"(?:(?:19|20)[0-9]{2}(?:\D+|$)){2,}")
 

@@ -13,11 +13,9 @@ from llumi.generate.run import generate, generate_fingerprint
 from llumi.models import ensure_base, model_name
 from llumi.pairs.build import build_pairs, pairs_fingerprint
 from llumi.progress import Progress, silent
-from llumi.prompts import Role
+from llumi.prompts import ROLES, Role
 from llumi.storage import Manifest, Storage
 from llumi.train.run import train, train_fingerprint
-
-ROLES: tuple[Role, ...] = ("gm", "im")
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 Both are a single user turn, because chat templates such as Mistral-Instruct-v0.2's refuse a system role.
 """
 
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, get_args
 
 Role = Literal["gm", "im"]
+ROLES: tuple[Role, ...] = get_args(Role)
 
 GM_INSTRUCTION = (
     "Write a short, warm reply to this post. Show that you understood, do not judge, do not diagnose, "

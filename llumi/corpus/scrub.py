@@ -14,23 +14,22 @@ from typing import Literal, NamedTuple, get_args
 
 import polars as pl
 
-from llumi.contacts import DATE, EMAIL, LINK, TLD, WORD_TLD, YEARS, AllowList, without_closing_marks
+from llumi.contacts import DATE, EMAIL, GAP, LINK, TLD, WORD_TLD, YEARS, AllowList, without_closing_marks
 
 Kind = Literal["user", "email", "phone", "link", "name"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 HELD_OUT = Path(__file__).with_name("scrub_held_out.ndjson")
 """Made-up texts, one a line: a list of plain strings and of `{kind: text to find}`."""
 
-_GAP = r"[ \u00a0.\-\u2010-\u2015/()]"
 _DIGIT = "[0-9]"
 _USER = r"(?<![\w/.])/?u/[\w-]{3,20}|(?<![\w@./])@[a-z_]\w+(?:\.\w+)*"
 _CUE = r"(?:call|phone|telephone|tel|ph|text|cell|mobile|handy|whatsapp|fax|number|dial|ring|reach)"
 _PHONE = (
-    rf"(?<![\w+])(?:\+|00)[1-9](?:{_GAP}{{0,3}}{_DIGIT}){{7,14}}"
-    rf"|(?<![0-9_.,$€£-])(?:1{_GAP}{{0,2}})?(?:\([2-9][0-9]{{2}}\)|[2-9][0-9]{{2}}){_GAP}{{0,2}}[2-9][0-9]{{2}}{_GAP}?[0-9]{{4}}"
-    rf"|(?<![0-9_.,$€£-])(?:\(0[1-9][0-9]{{0,3}}\)(?:{_GAP}{{0,2}}{_DIGIT}){{5,8}}|0[1-9](?:{_GAP}{{0,2}}{_DIGIT}){{7,10}})"
+    rf"(?<![\w+])(?:\+|00)[1-9](?:{GAP}{{0,3}}{_DIGIT}){{7,14}}"
+    rf"|(?<![0-9_.,$€£-])(?:1{GAP}{{0,2}})?(?:\([2-9][0-9]{{2}}\)|[2-9][0-9]{{2}}){GAP}{{0,2}}[2-9][0-9]{{2}}{GAP}?[0-9]{{4}}"
+    rf"|(?<![0-9_.,$€£-])(?:\(0[1-9][0-9]{{0,3}}\)(?:{GAP}{{0,2}}{_DIGIT}){{5,8}}|0[1-9](?:{GAP}{{0,2}}{_DIGIT}){{7,10}})"
     r"|(?<![0-9_.,$€£-])[2-9][0-9]{2}[-\u2010-\u2015][0-9]{4}"
-    rf"|(?<=[\s:(])(?P<cued>(?<!\w){_DIGIT}(?:{_GAP}?{_DIGIT}){{6,14}})"
+    rf"|(?<=[\s:(])(?P<cued>(?<!\w){_DIGIT}(?:{GAP}?{_DIGIT}){{6,14}})"
 )
 _AFTER_PHONE = r"(?![\w]|[.,:/-][0-9])"
 _FOUND = re.compile(
@@ -58,7 +57,7 @@ _SIGNED = re.compile(
 _PREFILTER = (
     r"@[A-Za-z0-9_]|[\[(] ?[aA][tT] ?[\])]| [dD][oO][tT] |[uU]/[0-9A-Za-z_-]|://|[wW][wW][wW]\."
     rf"|[0-9A-Za-z]\.(?:{TLD}|{WORD_TLD})"
-    rf"|[0-9](?:{_GAP}{{0,3}}[0-9]){{6}}"
+    rf"|[0-9](?:{GAP}{{0,3}}[0-9]){{6}}"
     rf"|[,/\s\u00a0]{_CREDENTIAL}(?:[^A-Za-z0-9]|$)|Dr\.?[\s\u00a0]"
 )
 """Holds for every text in which anything is found (and for some others): the regex engine of polars is fast on it."""

@@ -1,15 +1,14 @@
 """Which posts generations answer, and what they are called."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
-from llumi.prompts import Role
+from llumi.prompts import ROLES, Role
 
 Posts = Literal["held-out", "train", "drafts"]
 """`held-out` for evaluation, `train` for a study whose preferences dpo2 learns from, `drafts` (IM) all, for a teacher."""
 
 TRAIN_POSTS: tuple[Posts, ...] = ("train", "drafts")
-ROLES: tuple[Role, ...] = get_args(Role)
 
 
 def generation_name(role: Role, model: str, posts: Posts = "held-out") -> str:

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from llumi.contacts import DATE, EMAIL, LINK, WORD_TLD, YEARS, AllowList, significant, without_closing_marks
+from llumi.contacts import DATE, EMAIL, GAP, LINK, WORD_TLD, YEARS, AllowList, significant, without_closing_marks
 
-_GAP = r"[ \u00a0.\-\u2010-\u2015/()]"
 _CUE = r"\b(?:call|text|dial|ring|phone|reach|number|(?:hot|help|life|crisis )?lines?|send \w+ to)\b[^.!?\n0-9]{0,20}?"
-_LONG = re.compile(rf"(?<![0-9])\+?[(]?[0-9](?:{_GAP}{{0,3}}[0-9]){{6,14}}(?![0-9])")
-_SHORT = re.compile(rf"{_CUE}(?P<number>\b[0-9](?:[ -]?[0-9]){{2,5}}\b)(?!{_GAP}{{0,3}}[0-9])", re.IGNORECASE)
+_LONG = re.compile(rf"(?<![0-9])\+?[(]?[0-9](?:{GAP}{{0,3}}[0-9]){{6,14}}(?![0-9])")
+_SHORT = re.compile(rf"{_CUE}(?P<number>\b[0-9](?:[ -]?[0-9]){{2,5}}\b)(?!{GAP}{{0,3}}[0-9])", re.IGNORECASE)
 _NUMERALS = "zero one two three four five six seven eight nine"
 _DIGITS = {word: str(digit) for digit, word in enumerate(_NUMERALS.split())} | {"oh": "0"}
 _DIGIT = rf"(?:{'|'.join(_DIGITS)})"

@@ -21,7 +21,7 @@ from llumi.engine.capacity import require_room
 from llumi.errors import LlumiError, ServeError
 from llumi.models import fetch_model, newest_model
 from llumi.progress import Progress, silent
-from llumi.prompts import Role
+from llumi.prompts import ROLES, Role
 from llumi.rate.database import anchored
 from llumi.safety.standard import Standard
 from llumi.serve.api import ServedModel
@@ -32,7 +32,6 @@ from llumi.serve.replica import EngineReplica
 from llumi.serve.router import APPLICATION, Router
 from llumi.storage import Storage
 
-ROLES: tuple[Role, ...] = ("gm", "im")
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 (what an operator may write into serve.host)
 HEALTH_CHECK_SECONDS = 10
 HEALTH_CHECK_TIMEOUT_SECONDS = 120
