@@ -365,11 +365,13 @@ def rate_serve(config: ConfigOption = None, overrides: SetOption = None) -> None
     from llumi.rate.database import Database
     from llumi.rate.server import public_url
     from llumi.rate.server import serve as serve_page
+    from llumi.safety import Resources
 
     tree = load_config(config, overrides or ())
+    resources = Resources.load(tree.safety.resources)
     with contextlib.closing(Database.open(tree.rate)) as database:
         console.print(f"[green]serving[/] {public_url(tree.rate)}; raters come in by their links", soft_wrap=True)
-        serve_page(database, tree.rate)
+        serve_page(database, tree.rate, resources)
 
 
 @rate_app.command("status")
@@ -452,6 +454,9 @@ def rate_outcome(
 def rate_flags(
     *,
     remove: Annotated[int | None, typer.Option(help="Delete the flag with this id, text and all.")] = None,
+    remove_text: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Delete every flag that holds the text in this file, or a part of it.")
+    ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
@@ -460,15 +465,20 @@ def rate_flags(
 
     Example: llumi rate flags --json > flags.json
     """
+    from llumi.forget_flags import Wording, read_text
     from llumi.rate.database import Database
-    from llumi.rate.flags import count_flags, list_flags, remove_flag
+    from llumi.rate.flags import count_flags, list_flags, remove_flag, remove_flags
 
     tree = load_config(config, overrides or ())
+    removed: dict[str, int] = {}
     with contextlib.closing(Database.open(tree.rate)) as database:
         if remove is not None:
             remove_flag(database, remove)
+        if remove_text is not None:
+            found = Wording(tree).flags_with(list_flags(database), [read_text(remove_text)])
+            removed = {"removed": remove_flags(database, found)}
         flags = list_flags(database)
-    show_figures("flags", count_flags(flags) | ({"rows": flags} if as_json else {}), as_json)
+    show_figures("flags", removed | count_flags(flags) | ({"rows": flags} if as_json else {}), as_json)
 
 
 @app.command()
@@ -528,7 +538,7 @@ def forget(
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove a post or a person from every artifact and study, and name the models that learned from them.
+    """Remove a post or a person from every artifact, study and flag, and name the models that learned from them.
 
     Example: llumi forget --post abc123 --author some_name --dry-run
     """

@@ -50,9 +50,15 @@ class PrivacyConfig(Section):
 
 
 class SafetyConfig(Section):
-    """The rules by which posts and replies are judged; null is the file that LLUMI ships."""
+    """The rules by which posts and replies are judged, and what the service says itself; null is what LLUMI ships.
+
+    `rules` and `answers` stand in the place of LLUMI's file. `resources` are the crisis lines of some countries, in the place
+    of LLUMI's lines for these; all other countries keep theirs, and an emergency number that the file does not name stays.
+    """
 
     rules: Path | None = None
+    resources: Path | None = None
+    answers: Path | None = None
 
 
 class CorpusConfig(Section):

@@ -30,6 +30,7 @@ FLOORS = {
     "llumi.doctor": 3,
     "llumi.demo": 3,
     "llumi.forget": 3,
+    "llumi.forget_flags": 3,
     "llumi.cli": 3,
     "llumi.cli_access": 3,
     "llumi.corpus.read": 2,

@@ -1,11 +1,15 @@
 """What every request passes before the routes: its key, its limits, its body; and behind them, its line in the audit log."""
 
 import asyncio
+import contextlib
+import logging
 import time
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,9 +20,15 @@ from llumi.serve.audit import AuditLog, utc_now
 from llumi.serve.call import CALL, CLIENT_LEFT, Call
 from llumi.serve.keys import Key, KeyStore
 from llumi.serve.limits import Limits
+from llumi.serve.refusals import Refusals
 from llumi.serve.request_id import HEADER as REQUEST_ID
 from llumi.serve.ring import KeyRing
+from llumi.serve.unforeseen import kind_and_place
 from llumi.storage import Storage
+
+_log = logging.getLogger(__name__)
+UNKNOWN = 401
+"""The status for whoever brings no key that opens."""
 
 LIVENESS = "/healthz"
 """Open to whoever asks whether the service is up."""
@@ -34,6 +44,17 @@ class Access:
     ring: KeyRing
     limits: Limits
     audit: AuditLog
+
+    @cached_property
+    def refusals(self) -> Refusals:
+        """Writes the lines of those whom no key let in."""
+        return Refusals(self.audit)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        """The time of an application on this access; at its end what was only counted is written."""
+        yield
+        self.refusals.settle()
 
 
 @dataclass(frozen=True)
@@ -84,15 +105,18 @@ class Door:
         context = CALL.set(call)
         try:
             await self._answer(scope, headers, receive, answer, call)
-        except Exception:
-            answer.status, answer.ended = 500, True  # Starlette says so, outside of this middleware
-            raise
+        except Exception as error:  # whoever is outside would log its message, in which there may be text
+            _log.error("a request failed: %s", kind_and_place(error))
+            if answer.status is None:
+                await _response(server_error(500, "internal error", "internal_error"))(scope, receive, answer)
+            answer.status, answer.ended = 500, True
         finally:
             CALL.reset(context)
             call.status = call.status or (answer.status if answer.ended else CLIENT_LEFT)
             call.settle()
             seconds = round(time.monotonic() - started, 3)
-            self._access.audit.write({"time": utc_now(), **call.audit_fields(), "seconds": seconds})
+            written_by = self._access.refusals if call.status == UNKNOWN else self._access.audit
+            written_by.write({"time": utc_now(), **call.audit_fields(), "seconds": seconds})
 
     async def _answer(self, scope: Scope, headers: Headers, receive: Receive, send: "_Watched", call: Call) -> None:
         try:
@@ -101,7 +125,7 @@ class Door:
             call.deadline = min(call.deadline, _patience(headers))
             body = await self._body(headers, receive)
         except ApiError as error:
-            await JSONResponse(error.body, error.status, error.headers)(scope, receive, send)
+            await _response(error)(scope, receive, send)
         except ConnectionResetError:
             return
         else:
@@ -156,6 +180,10 @@ class Door:
             close = {"Connection": "close"}
             raise bad_request(408, f"the body did not come within {limit_text}", "body_too_slow", headers=close) from None
         return bytes(body)
+
+
+def _response(error: ApiError) -> JSONResponse:
+    return JSONResponse(error.body, error.status, error.headers)
 
 
 class _Watched:

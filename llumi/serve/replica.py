@@ -1,6 +1,8 @@
 """One replica of a role: an engine on a model, healthy as long as it generates."""
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +12,18 @@ from llumi.engine import Delta, Request, Sampling, open_engine
 from llumi.errors import EngineError, LlumiError
 from llumi.models import fetch_model
 from llumi.prompts import gm_prompt
+from llumi.serve.unforeseen import kind_and_place
 from llumi.storage import Storage
 
+_log = logging.getLogger(__name__)
 PROBE = Request(tuple(gm_prompt("Hello.")), Sampling(max_new_tokens=1, temperature=0))
 
 
 class EngineReplica:
     """What Serve runs for a role.
 
-    Errors of ours are returned, not raised: Serve writes a traceback into its log for each exception of a replica, which
-    buries the one line that matters.
+    Errors are returned, not raised: Serve writes a traceback into its log for each exception of a replica, which buries the
+    one line that matters, and whose message may hold the text that the engine failed at.
     """
 
     def __init__(self, engine: EngineConfig, storage: Storage, model: str) -> None:
@@ -41,11 +45,16 @@ class EngineReplica:
     async def stream(self, request: Request) -> AsyncGenerator[Delta | LlumiError, None]:
         """The answer piece by piece."""
         try:
-            async for delta in self._engine.generate(request):
-                self._generated = True
-                yield delta
+            async with contextlib.aclosing(self._engine.generate(request)) as deltas:
+                async for delta in deltas:
+                    self._generated = True
+                    yield delta
         except LlumiError as error:
             yield error
+        except Exception as error:
+            self._generated = False  # Serve's next look at this replica tries whether it still answers
+            _log.error("the engine failed: %s", kind_and_place(error))
+            yield EngineError(f"the engine failed ({type(error).__name__}); the replica's log says where")
 
     async def check_health(self) -> None:
         """Called by Serve from time to time: raises unless the engine generated since, or does so now."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -52,6 +53,7 @@ from llumi.serve.door import LIVENESS, Access, Door, Grounds
 from llumi.serve.guard import Guard
 from llumi.serve.guarded import Guarded
 from llumi.serve.request_id import RequestId
+from llumi.serve.unforeseen import kind_and_place
 from llumi.serve.writing import OPEN_PATHS, add_writing_page
 
 APPLICATION = "llumi"
@@ -61,6 +63,7 @@ HEALTH_SECONDS = 5
 QUEUE_RETRY_SECONDS = 5
 """When to come again to a full queue: about as long as an answer takes."""
 
+_log = logging.getLogger(__name__)
 Readiness = Callable[[], Awaitable[Mapping[Role, bool]]]
 
 
@@ -148,7 +151,7 @@ async def running_roles() -> Mapping[Role, bool]:
 
 def build_app(service: Service) -> FastAPI:
     """The routes over `service`. No page of it loads anything from outside the network."""
-    app = FastAPI(title="LLUMI", docs_url=None, redoc_url=None)
+    app = FastAPI(title="LLUMI", docs_url=None, redoc_url=None, lifespan=service.access.lifespan)
     app.add_exception_handler(ApiError, _show)
     app.add_exception_handler(RequestValidationError, _show)
     app.add_exception_handler(HTTPException, _show)
@@ -175,7 +178,7 @@ def build_app(service: Service) -> FastAPI:
     async def healthz() -> Response:
         return await _health(service)
 
-    add_writing_page(app, service.config.country, FlagBox(service.rate), keyed)
+    add_writing_page(app, service.config.country, service.standard.resources, FlagBox(service.rate), keyed)
     paths = {route.path for route in app.routes if isinstance(route, APIRoute)}
     app.add_middleware(Door, config=service.config, access=service.access, paths=paths, open_paths={LIVENESS, *OPEN_PATHS})
     app.add_middleware(RequestId)  # outside of the door
@@ -276,6 +279,8 @@ def _api_errors(service: Service, role: Role) -> Any:
     """What a client may see of what went wrong behind the router."""
     try:
         yield
+    except ApiError:
+        raise
     except TimeoutError:
         limit = f"{service.config.timeout_seconds:g} s (serve.timeout_seconds), or X-Request-Timeout"
         raise server_error(504, f"{role}: no whole answer within {limit}", "timeout") from None
@@ -286,6 +291,9 @@ def _api_errors(service: Service, role: Role) -> Any:
         raise too_many(message, "queue_full", QUEUE_RETRY_SECONDS) from None
     except (RayServeException, ray.exceptions.RayError) as error:
         raise server_error(503, f"{role}: no replica answers ({type(error).__name__}); try again", "unavailable") from None
+    except Exception as error:  # whoever is outside would log its message
+        _log.error("%s: an answer failed: %s", role, kind_and_place(error))
+        raise server_error(500, "internal error", "internal_error") from None
 
 
 def _raised(item: Delta | LlumiError) -> Delta:
