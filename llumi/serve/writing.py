@@ -65,6 +65,7 @@ def add_writing_page(app: FastAPI, country: str, lines: Resources, flags: FlagBo
     for path, file in FILES.items():
         app.add_api_route(path, _sender(file), methods=["GET"], include_in_schema=False)
     by_country = {code: _shown(lines, code) for code in (*lines.countries, EVERYWHERE)}
+    country = country.upper()
     shown = {"country": country, "resources": _shown(lines, country), "countries": by_country}
 
     @app.get(RESOURCES)
