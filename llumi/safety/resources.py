@@ -59,7 +59,7 @@ class Resources(Document):
             locales = tuple(locale for locale in resource.locales if (locale, resource.emergency) not in named)
             if locales:
                 kept.append(resource.model_copy(update={"locales": locales}))
-        return self.model_copy(update={"resources": (*own.resources, *kept)})
+        return type(self)(resources=(*own.resources, *kept))
 
     def of(self, locale: str) -> tuple[Resource, ...]:
         """The services for a country ("IE"), those for everywhere last; for "*" these alone."""
