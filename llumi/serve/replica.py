@@ -54,7 +54,7 @@ class EngineReplica:
         except Exception as error:
             self._generated = False  # Serve's next look at this replica tries whether it still answers
             _log.error("the engine failed: %s", kind_and_place(error))
-            yield EngineError(f"the engine failed ({type(error).__name__}); the replica's log says where")
+            yield EngineError(f"the engine failed ({type(error).__name__}); Ray's log of this replica says where")
 
     async def check_health(self) -> None:
         """Called by Serve from time to time: raises unless the engine generated since, or does so now."""

@@ -13,8 +13,9 @@ from llumi.serve import app
 from llumi.serve.replica import EngineReplica
 from llumi.storage import Storage
 
+BEGINNING = "One sentence is out. And half of another"
 PID_FILE = "LLUMI_TEST_PID_FILE"
-"""Where a replica that is asked to wait writes which process it is."""
+"""Where a replica writes which process it is, each time that it is asked to wait."""
 
 
 class FailingEngine(EchoEngine):
@@ -24,14 +25,15 @@ class FailingEngine(EchoEngine):
         said = request.messages[-1]["content"]
         if "please break" in said:
             if "please break later" in said:
-                yield Delta("One sentence is out. And half of another")
+                yield Delta(BEGINNING)
             try:
                 float(said)
             except ValueError as error:
                 raise ValueError(f"cannot take {said!r}") from error
         if "please wait" in said:
-            Path(os.environ[PID_FILE]).write_text(str(os.getpid()), encoding="utf-8")
-            yield Delta("One sentence is out. ")
+            with Path(os.environ[PID_FILE]).open("a", encoding="utf-8") as pids:
+                pids.write(f"{os.getpid()}\n")
+            yield Delta(BEGINNING)
             try:
                 await asyncio.sleep(60)
             finally:

@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -61,7 +61,6 @@ class Running:
     ray_folder: Path
     started: float
     secrets: dict[str, str]
-    metrics: list[str] = field(default_factory=list)
 
     @property
     def output(self) -> Path:
@@ -88,7 +87,7 @@ class Running:
 
     def send(self, content: bytes) -> bytes:
         """Bytes as they are, and all that comes back."""
-        with socket.create_connection(("127.0.0.1", int(self.url.rpartition(":")[2])), timeout=30) as connection:
+        with socket.create_connection(("127.0.0.1", int(self.url.rpartition(":")[2])), timeout=3) as connection:
             connection.sendall(content)
             received = b""
             with contextlib.suppress(ConnectionError, TimeoutError):
@@ -96,8 +95,15 @@ class Running:
                     received += chunk
         return received
 
+    @property
+    def waiting(self) -> int:
+        """How many requests came to where an engine waits."""
+        pid_file = self.folder / "pid"
+        return len(pid_file.read_text().split()) if pid_file.exists() else 0
+
     def logs(self) -> str:
-        return "".join(file.read_text(errors="replace") for file in self.ray_folder.rglob("logs/serve/*.log"))
+        """What the processes of the service have said."""
+        return "".join(file.read_text(errors="replace") for file in self.ray_folder.rglob("logs/worker-*.err"))
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +143,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 def stop(process: subprocess.Popen[bytes]) -> None:
     """As Ctrl-C does; what is left after that is killed."""
-    family = [process_ for process_ in psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []
+    family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     process.send_signal(signal.SIGINT)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(60)
@@ -232,14 +238,13 @@ def test_an_engine_that_fails_with_the_text_in_its_mouth(running: Running) -> No
 
 def test_a_replica_that_is_killed_while_it_answers(running: Running) -> None:
     pid_file = running.folder / "pid"
-    for stream in (False, True):
-        pid_file.unlink(missing_ok=True)
-        with ThreadPoolExecutor() as pool:
-            asked = pool.submit(running.draft, "please wait", stream=stream)
-            wait_until(lambda: pid_file.exists() and pid_file.read_text() != "")
-            os.kill(int(pid_file.read_text()), signal.SIGKILL)
-            assert asked.result() in ({200} if stream else {503})
-        wait_until(lambda: running.draft() == 200)
+    pid_file.unlink()
+    with ThreadPoolExecutor() as pool:
+        whole, stream = (pool.submit(running.draft, "please wait", stream=stream) for stream in (False, True))
+        wait_until(lambda: running.waiting >= 2)
+        os.kill(int(pid_file.read_text().split()[-1]), signal.SIGKILL)
+        assert (whole.result(), stream.result()) == (503, 200)
+    wait_until(lambda: running.draft() == 200)
 
 
 def test_nothing_of_it_is_written_anywhere(running: Running) -> None:
@@ -250,33 +255,19 @@ def test_nothing_of_it_is_written_anywhere(running: Running) -> None:
     flags = running.folder / "work" / "llumi-data" / "rate.db"
     assert WORD.encode() in b"".join(part.read_bytes() for part in flags.parent.glob("rate.db*"))
     assert files_with_the_word(running, besides=flags) == []
+    assert any("ray_serve" in page for page in pages.values())
     assert [port for port, page in pages.items() if WORD in page] == []
 
 
 def test_the_audit_log_knows_how_each_of_them_ended(running: Running) -> None:
     """After the stop: what was only counted of the wrong keys is written by then."""
     written = audit_lines(running)
-    assert {line.get("status") for line in written} >= {
-        200,
-        201,
-        400,
-        401,
-        403,
-        404,
-        405,
-        408,
-        413,
-        422,
-        429,
-        499,
-        500,
-        503,
-        504,
-    }
+    ways = {200, 201, 400, 401, 403, 404, 405, 408, 413, 422, 429, 499, 500, 503, 504}
+    assert {line.get("status") for line in written} >= ways
     assert {line.get("guard") for line in written} >= {"passed", "fallback", "own_draft"}
     verdict = verify(running.store / "audit")
     assert verdict.torn == 0
-    assert sum(line.get("status") == 401 for line in written) + verdict.refused == 41
+    assert sum(line.get("status") == 401 for line in written) + verdict.refused >= 41
     assert verdict.refused > 0
 
 
