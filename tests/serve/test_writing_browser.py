@@ -399,7 +399,9 @@ def test_a_draft_comes_sentence_by_sentence_with_label_and_lines_beside_it(
         assert writer.page.locator("header .label").is_visible()
         assert writer.page.get_by_role("button", name="Cancel").is_visible()
         assert "116 123" in writer.page.locator("#lines").text_content()
-        assert "116 123" in writer.page.get_by_role("alert").filter(has_text="at any hour").text_content()
+        alert = writer.page.get_by_role("alert").filter(has_text="at any hour")
+        assert "116 123" in alert.text_content()
+        assert alert.bounding_box()["y"] < growing.bounding_box()["y"]
         assert not writer.page.locator("#suggestion").is_visible()
         writer.page.locator("#suggestion").wait_for()
         assert not growing.is_visible()
@@ -477,7 +479,7 @@ def test_the_country_of_the_lines_is_chosen_and_remembered_here_alone(sit_down: 
     assert other.evaluate("Object.values(localStorage)") == []
     other.evaluate("localStorage.setItem('llumi country', 'XX')")
     other.reload()
-    other.locator("#lines").get_by_text("Pieta").wait_for()
+    other.locator("#lines").get_by_text("Pieta", exact=True).wait_for()
     assert other.locator("#country").input_value() == "IE"
 
 
