@@ -19,6 +19,7 @@ import pytest
 
 from llumi.config import StorageConfig
 from llumi.demo import DRAFT, POST
+from llumi.serve.ring import POLL_SECONDS
 from llumi.storage import Storage
 from tests import outbound
 from tests.conftest import free_port
@@ -176,6 +177,7 @@ def follower(demo: Demo) -> Iterator[Follower]:
     with follower.serving(serve):
         follower.key = re.findall(r"^llumi_\S+$", follower.types(make_key), re.MULTILINE)[0]
         assert export == "export KEY=llumi_..."
+        time.sleep(2 * POLL_SECONDS)  # a person takes longer to copy a key than a router to see it
         yield follower
 
 
