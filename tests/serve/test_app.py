@@ -1,4 +1,4 @@
-"""The whole service on a real cluster: two deployments behind Serve's proxy, asked over HTTP."""
+"""The whole service on a real cluster: two deployments behind the router, asked over HTTP."""
 
 import contextlib
 import json
