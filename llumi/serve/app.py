@@ -13,6 +13,7 @@ import ray
 from ray import serve as ray_serve
 from ray.serve import Application
 from ray.serve.config import ProxyLocation
+from ray.serve.schema import LoggingConfig
 
 from llumi import errors
 from llumi.config import Config
@@ -70,7 +71,8 @@ def serve(config: Config, progress: Progress = silent) -> Serving:
     serving = Serving(base_url(config), new_secret())
     try:
         progress("serve: replicas", 0)
-        ray_serve.start(proxy_location=ProxyLocation.Disabled)  # the router listens itself (see Front)
+        # The router listens itself (see Front), and its audit log has a line for each request.
+        ray_serve.start(proxy_location=ProxyLocation.Disabled, logging_config=LoggingConfig(enable_access_log=False))
         _deploy(build_graph(config, storage, models, standard, serving.secret))
         for done, role in enumerate(ROLES, start=1):
             _try_role(serving, role, config.serve.timeout_seconds)
