@@ -248,5 +248,7 @@ async def _while_there(app: ASGIApp, scope: Scope, client: _Client, send: _Watch
         leaving.cancel()
         answering.cancel()
         await asyncio.wait({answering})
-    if not answering.cancelled():
-        answering.result()
+        # asyncio would log what a task raised and nobody asked for, message and all.
+        problem = None if answering.cancelled() else answering.exception()
+    if problem is not None:
+        raise problem
