@@ -8,6 +8,7 @@ import typer
 import yaml
 
 from llumi.cli_access import audit_app, keys_app
+from llumi.cli_serve import serve_app
 from llumi.config import Stage, load_config
 from llumi.generate.names import Posts
 from llumi.job import (
@@ -15,8 +16,6 @@ from llumi.job import (
     JsonOption,
     SetOption,
     job,
-    say_who_gets_in,
-    serve_until_stopped,
     show_artifact,
     show_plan,
     show_steps,
@@ -42,6 +41,7 @@ app.add_typer(corpus_app, name="corpus")
 app.add_typer(pairs_app, name="pairs")
 app.add_typer(model_app, name="model")
 app.add_typer(rate_app, name="rate")
+app.add_typer(serve_app, name="serve")
 app.add_typer(keys_app, name="keys")
 app.add_typer(audit_app, name="audit")
 app.add_typer(config_app, name="config")
@@ -479,25 +479,6 @@ def rate_flags(
             removed = {"removed": remove_flags(database, found)}
         flags = list_flags(database)
     show_figures("flags", removed | count_flags(flags) | ({"rows": flags} if as_json else {}), as_json)
-
-
-@app.command()
-def serve(config: ConfigOption = None, overrides: SetOption = None) -> None:
-    """Serve GM and IM behind one router until Ctrl-C. Example: llumi serve --set serve.port=9000
-
-    Where there is no key yet, and only this machine can ask, the first one is made and shown this once.
-    """
-    from llumi.serve.app import serve as run_service
-    from llumi.serve.app import stop_serving
-
-    with job(config, overrides) as here:
-        url = run_service(here.config).url
-        here.progress.finish()
-        try:
-            say_who_gets_in(here.config, url, make_first=True)
-            serve_until_stopped(url)
-        finally:
-            stop_serving()
 
 
 @app.command()

@@ -317,7 +317,10 @@ class TrainConfig(Section):
 
 
 class EngineConfig(Section):
-    """What runs the model: `hf` anywhere, `vllm` on GPUs, `echo` to try the service without one."""
+    """What runs the model: `hf` anywhere, `vllm` on GPUs, `echo` to try the service without one.
+
+    `echo_seconds_per_token` is how long `echo` takes for a word, as a model would.
+    """
 
     kind: Literal["hf", "vllm", "echo"] = "hf"
     max_batch_size: int = Field(16, ge=1)
@@ -326,6 +329,7 @@ class EngineConfig(Section):
     num_cpus: float = Field(1, gt=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     vllm: dict[str, Any] = {}
+    echo_seconds_per_token: float = Field(0, ge=0)
 
 
 class EndpointConfig(Section):
@@ -388,18 +392,30 @@ class EvaluateConfig(Section):
     ratings: tuple[Path, ...] = ()
 
 
+class CanaryConfig(Section):
+    """A second model that answers a share of a role's requests, `weight`, before it answers all of them."""
+
+    model: str
+    weight: float = Field(gt=0, lt=1)
+
+
 class RoleConfig(Section):
     """One served model and how it scales; null serves the newest stage that stands (dpo1, else sft, else base).
 
-    Where every replica has `max_ongoing_requests`, `max_queued` more wait; whoever comes then is told to come later.
+    Where every replica has `max_ongoing_requests`, `max_queued` more wait; whoever comes then is told to come later. More
+    replicas start once the load asked for them for `upscale_seconds`, fewer stay once it did not for `downscale_seconds`.
+    A `canary` scales by the same figures, and by itself.
     """
 
     model: str | None = None
+    canary: CanaryConfig | None = None
     min_replicas: int = Field(1, ge=1)
     max_replicas: int = Field(1, ge=1)
     target_ongoing_requests: float = Field(8, gt=0)
     max_ongoing_requests: int = Field(32, ge=1)
     max_queued: int = Field(64, ge=1)
+    upscale_seconds: float = Field(30, ge=0)
+    downscale_seconds: float = Field(600, ge=0)
 
     @model_validator(mode="after")
     def _replicas_in_order(self) -> Self:

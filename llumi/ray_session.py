@@ -45,8 +45,7 @@ def ray_session(config: RayConfig) -> Iterator[None]:
 
     A local cluster listens on loopback only and ends with the session. Raises ConfigError where no cluster answers.
     """
-    for name in _CHATTY:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    _be_quiet()
     # Ray counts the files that a pass is given; each of them gives any number of chunks.
     warnings.filterwarnings("ignore", "The maximum number of concurrent tasks", UserWarning)
     address = config.address or os.environ.get("RAY_ADDRESS")
@@ -60,6 +59,30 @@ def ray_session(config: RayConfig) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def join_own(address: str) -> Iterator[None]:
+    """Connect to a local cluster that another process of LLUMI on this machine started.
+
+    What is deployed from here must run as it would from there, so its environment is the head's. Raises ConfigError
+    where the cluster has ended.
+    """
+    _be_quiet()
+    with _environment(_ON_ONE_MACHINE):
+        try:
+            ray.init(address=address, configure_logging=False, log_to_driver=False, _node_ip_address=LOOPBACK)
+        except ConnectionError:
+            raise ConfigError(f"ray.address: no Ray cluster answers at {address}; start one, or leave it out") from None
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _be_quiet() -> None:
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _join(address: str) -> None:

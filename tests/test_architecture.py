@@ -33,6 +33,7 @@ FLOORS = {
     "llumi.forget_flags": 3,
     "llumi.cli": 3,
     "llumi.cli_access": 3,
+    "llumi.cli_serve": 3,
     "llumi.corpus.read": 2,
     "llumi.pairs.partition": 2,
     "llumi.pairs.bucket": 2,
@@ -73,6 +74,9 @@ FLOORS = {
     "llumi.serve.replica": 2,
     "llumi.serve.writing": 2,
     "llumi.serve.router": 2,
+    "llumi.serve.versions": 2,
+    "llumi.serve.running": 2,
+    "llumi.serve.rollout": 2,
     "llumi.serve.app": 2,
 }
 """Files of the packages that are not listed stand on floor 1."""

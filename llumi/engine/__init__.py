@@ -16,7 +16,7 @@ def open_engine(config: EngineConfig, model: Path) -> Engine:
         case "echo":
             from llumi.engine.echo import EchoEngine
 
-            return EchoEngine()
+            return EchoEngine(seconds_per_token=config.echo_seconds_per_token)
         case "hf":
             with lean_imports():
                 from llumi.engine.hf import HfEngine

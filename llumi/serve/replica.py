@@ -9,13 +9,15 @@ from pathlib import Path
 
 from llumi.config import EngineConfig
 from llumi.engine import Delta, Request, Sampling, open_engine
-from llumi.errors import EngineError, LlumiError
+from llumi.errors import ArtifactError, EngineError, LlumiError
 from llumi.models import fetch_model
 from llumi.prompts import gm_prompt
+from llumi.serve.api import ServedModel
 from llumi.serve.unforeseen import kind_and_place
 from llumi.storage import Storage
 
 _log = logging.getLogger(__name__)
+VERSION_LENGTH = 12
 PROBE = Request(tuple(gm_prompt("Hello.")), Sampling(max_new_tokens=1, temperature=0))
 
 
@@ -26,9 +28,14 @@ class EngineReplica:
     one line that matters, and whose message may hold the text that the engine failed at.
     """
 
-    def __init__(self, engine: EngineConfig, storage: Storage, model: str) -> None:
-        """Load the artifact `models/<model>` (`echo` needs none); raises ModelError or EngineError."""
-        folder = Path() if engine.kind == "echo" else fetch_model(storage, model)
+    def __init__(self, engine: EngineConfig, storage: Storage, model: ServedModel) -> None:
+        """Load the artifact `models/<name>` (`echo` needs none); raises ModelError, EngineError, or ArtifactError where
+        another version of it stands by now: all replicas of a version have the same weights.
+        """
+        folder = Path()
+        if engine.kind != "echo":
+            folder = fetch_model(storage, model.name)
+            require_version(storage, model)
         self._engine = open_engine(engine, folder)
         self._generated = False
 
@@ -68,3 +75,17 @@ class EngineReplica:
     async def __del__(self) -> None:
         """Free the model."""
         await asyncio.shield(self._engine.close())
+
+
+def version_of(storage: Storage, name: str) -> str:
+    """What changes with the weights of `models/<name>`; raises ArtifactError where it does not stand."""
+    return storage.manifest(f"models/{name}").as_input().sha256[:VERSION_LENGTH]
+
+
+def require_version(storage: Storage, model: ServedModel) -> None:
+    """Raise ArtifactError unless `model` is what stands in the store under its name."""
+    if (standing := version_of(storage, model.name)) != model.version:
+        raise ArtifactError(
+            f"models/{model.name}: version {model.version} was replaced by {standing}, and is not in the store any more; "
+            "serve what stands with: llumi serve deploy"
+        )

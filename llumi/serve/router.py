@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Protocol
+from functools import cached_property, partial
+from typing import Any
 
+import grpc.aio
 import ray.exceptions
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -18,6 +19,7 @@ from ray import serve
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llumi.config import RateConfig, ServeConfig
 from llumi.engine import Delta
@@ -31,6 +33,7 @@ from llumi.serve.api import (
     DONE,
     ApiError,
     Body,
+    Canary,
     ChatAnswer,
     ChatBody,
     DraftBody,
@@ -51,10 +54,11 @@ from llumi.serve.call import CALL
 from llumi.serve.cases import case_of
 from llumi.serve.door import LIVENESS, Access, Door, Grounds
 from llumi.serve.front import Front
-from llumi.serve.guard import Guard
+from llumi.serve.guard import Guard, Source
 from llumi.serve.guarded import Guarded
 from llumi.serve.request_id import RequestId
 from llumi.serve.unforeseen import kind_and_place
+from llumi.serve.versions import Routed, Split, Table, Version, Versions
 from llumi.serve.writing import OPEN_PATHS, add_writing_page
 
 APPLICATION = "llumi"
@@ -68,29 +72,20 @@ _log = logging.getLogger(__name__)
 Readiness = Callable[[], Awaitable[Mapping[Role, bool]]]
 
 
-class Backend(Protocol):
-    """Answers for one role; raises LlumiError, or Ray's errors where no replica can be reached."""
-
-    async def complete(self, request: EngineRequest) -> Delta:
-        """The whole answer as one delta."""
-
-    def stream(self, request: EngineRequest) -> AsyncGenerator[Delta, None]:
-        """The answer piece by piece; closing it ends the generation."""
-
-
 @dataclass(frozen=True)
 class Service:
     """What the routes need: the defaults, who answers in which version, who is ready, who may ask, what may be said, and
-    where flags go.
+    where flags go. An answer names the version that gave it, which Call knows; `models` are the stable ones.
     """
 
     config: ServeConfig
     models: Mapping[Role, ServedModel]
-    backends: Mapping[Role, Backend]
+    backends: Mapping[Role, Source]
     readiness: Readiness
     access: Access
     standard: Standard
     rate: RateConfig = field(default_factory=RateConfig)
+    canaries: Mapping[Role, Canary] = field(default_factory=dict)
 
     @cached_property
     def guard(self) -> Guard:
@@ -99,18 +94,24 @@ class Service:
 
 
 class RoleHandle:
-    """The replicas of one role as a backend; their errors of ours come as values (see EngineReplica)."""
+    """The replicas of one version as a backend; their errors of ours come as values (see EngineReplica)."""
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
         # From process to process by gRPC: by Ray's object store, a short answer takes twice as long.
         self._handle = handle.options(_by_reference=False)
         self._streaming = self._handle.options(stream=True)
+
+    def has_replica(self) -> bool:
+        """See Backend; only Serve's own list of replicas tells it at once."""
+        requests = self._handle._router._asyncio_router.request_router
+        return requests is None or bool(requests.curr_replicas)
 
     async def complete(self, request: EngineRequest) -> Delta:
         """See Backend."""
         response = self._handle.complete.remote(request)
         try:
-            return _raised(await response)
+            with _lost_replicas():
+                return _raised(await response)
         except asyncio.CancelledError:
             response.cancel()
             raise
@@ -118,42 +119,104 @@ class RoleHandle:
     async def stream(self, request: EngineRequest) -> AsyncGenerator[Delta, None]:
         """See Backend."""
         response = self._streaming.stream.remote(request)
+        ended = False
         try:
-            async for item in response:
-                yield _raised(item)
+            with _lost_replicas():
+                async for item in response:
+                    delta = _raised(item)
+                    ended = delta.finish_reason is not None
+                    yield delta
+                if not ended:
+                    raise ray.exceptions.RayActorError(error_msg="the replica ended in the middle of its answer")
         finally:
             response.cancel()
 
 
 class Router:
-    """The ingress of the service: the routes over the two roles' handles, and the HTTP server before them."""
+    """The ingress of the service: the routes over the handles of all versions, and the HTTP server before them.
 
-    async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self,
-        config: ServeConfig,
-        models: Mapping[Role, ServedModel],
-        standard: Standard,
-        grounds: Grounds,
-        handles: Mapping[Role, DeploymentHandle],
-    ) -> None:
-        backends = {role: RoleHandle(handle) for role, handle in handles.items()}
-        service = Service(config, models, backends, running_roles, grounds.access(), standard, grounds.rate)
-        self._front = await Front.open(build_app(service), config.host, config.port)
+    Serve gives it its Table when it starts, and each later one while it goes on (`reconfigure`).
+    """
+
+    def __init__(self, standard: Standard, grounds: Grounds) -> None:
+        self._standard, self._grounds = standard, grounds
+        self._access = grounds.access()
+        self._versions: dict[Role, Versions] = {}
+        self._handles: dict[str, RoleHandle] = {}
+        self._current = _Current()
+        self._front: Front | None = None
+        self._table: Table | None = None
+
+    async def reconfigure(self, table: dict[str, Any]) -> None:
+        """Go by another Table: what was asked before goes on in its own version, under its own limits."""
+        new = Table.model_validate(table)
+        for role, routed in new.roles.items():
+            canary = self._version(routed.canary) if routed.canary else None
+            split = Split(self._version(routed.stable), canary, routed.weight)
+            if role in self._versions:
+                self._versions[role].switch(split)
+            else:
+                self._versions[role] = Versions(split)
+        self._handles = {name: handle for name, handle in self._handles.items() if name in new.names}
+        self._current.app = build_app(self._service(new))
+        if self._front is None:
+            self._front = await Front.open(self._current, new.config.host, new.config.port)
+        self._table = new
+
+    async def revision(self) -> str | None:
+        """Of the table that it goes by."""
+        return self._table.revision if self._table else None
+
+    async def running(self, names: list[str]) -> int:
+        """How many answers are being written by these versions."""
+        return sum(versions.running(name) for versions in self._versions.values() for name in names)
 
     async def check_health(self) -> None:
         """Called by Serve from time to time: raises unless the routes are reached."""
-        self._front.check()
+        if self._front is not None:
+            self._front.check()
 
     async def __del__(self) -> None:
         """Finish what runs."""
-        await asyncio.shield(self._front.close())
+        if self._front is not None:
+            await asyncio.shield(self._front.close())
+
+    def _version(self, routed: Routed) -> Version:
+        if routed.name not in self._handles:
+            self._handles[routed.name] = RoleHandle(serve.get_deployment_handle(routed.name, app_name=routed.name))
+        return Version(routed.name, routed.served, self._handles[routed.name])
+
+    def _service(self, table: Table) -> Service:
+        return Service(
+            table.config,
+            {role: routed.stable.served for role, routed in table.roles.items()},
+            self._versions,
+            partial(running_roles, table),
+            self._access,
+            self._standard,
+            self._grounds.rate,
+            {role: routed.shown_canary for role, routed in table.roles.items() if routed.shown_canary},
+        )
 
 
-async def running_roles() -> Mapping[Role, bool]:
-    """Which roles have a replica that runs; a replica runs as long as it generates (EngineReplica.check_health)."""
+class _Current:
+    """The app of the table that holds; a request stays with the one that it came to."""
+
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+async def running_roles(table: Table) -> Mapping[Role, bool]:
+    """Which roles have a replica that runs, of whichever version; it runs as long as it generates (EngineReplica)."""
     status = await asyncio.to_thread(serve.status)
-    deployments = status.applications[APPLICATION].deployments
-    return {role: deployments[role].replica_states.get("RUNNING", 0) > 0 for role in CHAT_MODELS.values()}
+    running = {
+        name
+        for name, application in status.applications.items()
+        if any(deployment.replica_states.get("RUNNING", 0) for deployment in application.deployments.values())
+    }
+    return {role: any(version.name in running for version in routed.versions) for role, routed in table.roles.items()}
 
 
 def build_app(service: Service) -> FastAPI:
@@ -179,7 +242,7 @@ def build_app(service: Service) -> FastAPI:
 
     @app.get("/v1/models", dependencies=keyed)
     async def models() -> dict[str, Any]:
-        return model_list(service.models)
+        return model_list(service.models, service.canaries)
 
     @app.get(LIVENESS)
     async def healthz() -> Response:
@@ -196,11 +259,12 @@ async def _draft(service: Service, role: Role, field: Any, body: DraftBody) -> R
     model = service.models[role]
     CALL.get().admit(role, model, body.most_tokens(service.config))
     if not body.stream:
-        return JSONResponse(draft_answer(field, model, await _complete(service, role, body)))
+        answer = await _complete(service, role, body)
+        return JSONResponse(draft_answer(field, CALL.get().model or model, answer))
 
     def event_of(delta: Guarded) -> str:
         text = event(draft_piece(delta)) if delta.text else ""
-        return text + event(draft_end(model, delta)) if delta.finish_reason else text
+        return text + event(draft_end(CALL.get().model or model, delta)) if delta.finish_reason else text
 
     return await _streamed(_deltas(service, role, body), event_of)
 
@@ -212,12 +276,14 @@ async def _chat(service: Service, body: ChatBody) -> Response:
     CALL.get().admit(role, service.models[role], body.most_tokens(service.config))
     answer = ChatAnswer.to(body, service.models[role])
     if not body.stream:
-        return JSONResponse(answer.completion(await _complete(service, role, body)))
+        whole = await _complete(service, role, body)
+        return JSONResponse(answer.by(CALL.get().model).completion(whole))
     with_usage = body.stream_options is not None and body.stream_options.include_usage
     first = True
 
     def event_of(delta: Guarded) -> str:
-        nonlocal first
+        nonlocal first, answer
+        answer = answer.by(CALL.get().model)
         text = event(answer.chunk(delta, first=first))
         first = False
         return text + event(answer.usage_chunk(delta)) if delta.finish_reason and with_usage else text
@@ -277,7 +343,11 @@ async def _health(service: Service) -> Response:
         async with asyncio.timeout(HEALTH_SECONDS):
             roles = await service.readiness()
     status = "ok" if all(roles.values()) else "degraded" if any(roles.values()) else "unavailable"
-    states = {role: {"ready": ready, "model": str(service.models[role])} for role, ready in roles.items()}
+    states = {
+        role: {"ready": ready, "model": str(service.models[role])}
+        | ({"canary": service.canaries[role].shown()} if role in service.canaries else {})
+        for role, ready in roles.items()
+    }
     return JSONResponse({"status": status, "roles": states}, status_code=200 if any(roles.values()) else 503)
 
 
@@ -301,6 +371,17 @@ def _api_errors(service: Service, role: Role) -> Any:
     except Exception as error:  # whoever is outside would log its message
         _log.error("%s: an answer failed: %s", role, kind_and_place(error))
         raise server_error(500, "internal error", "internal_error") from None
+
+
+@contextlib.contextmanager
+def _lost_replicas() -> Iterator[None]:
+    """A replica that is gone, told in one way: gRPC's own errors come through Serve where the connection broke."""
+    try:
+        yield
+    except ray.exceptions.RayError:
+        raise
+    except (grpc.aio.AioRpcError, RuntimeError) as error:
+        raise ray.exceptions.RayActorError(error_msg=f"the connection to a replica broke ({type(error).__name__})") from None
 
 
 def _raised(item: Delta | LlumiError) -> Delta:

@@ -9,7 +9,8 @@ from llumi import cli
 from llumi.config import EngineConfig
 from llumi.engine import Delta, Request
 from llumi.engine.echo import EchoEngine
-from llumi.serve import app
+from llumi.serve import rollout
+from llumi.serve.api import ServedModel
 from llumi.serve.replica import EngineReplica
 from llumi.storage import Storage
 
@@ -47,11 +48,11 @@ class FailingEngine(EchoEngine):
 
 
 class FailingReplica(EngineReplica):
-    def __init__(self, engine: EngineConfig, storage: Storage, model: str) -> None:
+    def __init__(self, engine: EngineConfig, storage: Storage, model: ServedModel) -> None:
         super().__init__(engine, storage, model)
         self._engine = FailingEngine()
 
 
 if __name__ == "__main__":
-    app.EngineReplica = FailingReplica
+    rollout.EngineReplica = FailingReplica
     cli.main()

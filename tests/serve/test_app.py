@@ -258,7 +258,7 @@ def test_health_is_ready_on_both_sides(client: httpx.Client):
 
 
 def test_im_down_leaves_gm_going_and_comes_back(client: httpx.Client):
-    [killed] = [actor for actor in ray.util.list_named_actors(all_namespaces=True) if "#im#" in actor["name"]]
+    [killed] = [actor for actor in ray.util.list_named_actors(all_namespaces=True) if "#im-" in actor["name"]]
     ray.kill(ray.get_actor(**killed))
     wait_until(lambda: client.get("/healthz").json()["status"] == "degraded")
     assert client.post("/v1/draft", json=POST).status_code == 200
