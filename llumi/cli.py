@@ -481,7 +481,7 @@ def serve(config: ConfigOption = None, overrides: SetOption = None) -> None:
     from llumi.serve.app import stop_serving
 
     with job(config, overrides) as here:
-        url = run_service(here.config).url
+        url = run_service(here.config, here.progress, here.tell).url
         here.progress.finish()
         try:
             say_who_gets_in(here.config, url, make_first=True)

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 import ray
@@ -15,12 +16,14 @@ from ray.serve import Application
 from ray.serve.config import HTTPOptions, ProxyLocation
 
 from llumi import errors
-from llumi.config import Config
+from llumi.adapters import adapter_hash, check_adapter_fits, fetch_adapter
+from llumi.config import Config, EngineConfig
 from llumi.engine import check_engine
 from llumi.engine.capacity import require_room
+from llumi.engine.choice import choose_engine
 from llumi.errors import LlumiError, ServeError
 from llumi.models import fetch_model, newest_model
-from llumi.progress import Progress, silent
+from llumi.progress import Progress, Tell, silent, untold
 from llumi.prompts import ROLES, Role
 from llumi.rate.database import anchored
 from llumi.safety.standard import Standard
@@ -30,7 +33,7 @@ from llumi.serve.door import Grounds
 from llumi.serve.keys import make_key, new_secret
 from llumi.serve.replica import EngineReplica
 from llumi.serve.router import APPLICATION, Router
-from llumi.storage import Storage
+from llumi.storage import Storage, digest
 
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 (what an operator may write into serve.host)
 HEALTH_CHECK_SECONDS = 10
@@ -52,18 +55,30 @@ class Serving:
     secret: str = field(repr=False)
 
 
-def serve(config: Config, progress: Progress = silent) -> Serving:
+@dataclass(frozen=True)
+class Answering:
+    """What answers for a role: the model whose weights a replica holds, an adapter on it, and how clients are told."""
+
+    served: ServedModel
+    model: str
+    adapter: str | None = None
+
+
+def serve(config: Config, progress: Progress = silent, tell: Tell = untold) -> Serving:
     """Deploy GM and IM behind the router; returns once each role has generated.
 
-    Raises ServeError, ConfigError, ArtifactError, ModelError or EngineError; the service then is not left half up.
+    `tell` is given one line: which engine, and why. Raises ServeError, ConfigError, ArtifactError, ModelError or
+    EngineError; the service then is not left half up.
     """
     storage = Storage.open(config.storage)
-    models = {role: served_model(config, storage, role) for role in ROLES}
-    check_engine(config.serve.engine, "serve.engine")
-    standard = Standard.load(config.safety.rules, config.serve.allowed)
+    answering = {role: find_answering(config, storage, role) for role in ROLES}
     replicas = sum(config.serve.role(role).min_replicas for role in ROLES)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    require_room("serve.engine", replicas, config.serve.engine, nodes)
+    choice = choose_engine(config.serve.engine, replicas, nodes)
+    tell(f"engine: {choice.line}")
+    check_engine(choice.engine, "serve.engine")
+    standard = Standard.load(config.safety.rules, config.serve.allowed)
+    require_room("serve.engine", replicas, choice.engine, nodes)
     check_port(config.serve.host, config.serve.port)
     if there := ", ".join(ray_serve.status().applications):
         raise ServeError(f"this cluster serves already ({there}); stop that first")
@@ -71,7 +86,7 @@ def serve(config: Config, progress: Progress = silent) -> Serving:
     try:
         progress("serve: replicas", 0)
         _start(config)
-        _deploy(build_graph(config, storage, models, standard, serving.secret))
+        _deploy(build_graph(config, choice.engine, storage, answering, standard, secret=serving.secret))
         for done, role in enumerate(ROLES, start=1):
             _try_role(serving, role, config.serve.timeout_seconds)
             progress("serve: roles that answer", done, len(ROLES))
@@ -87,10 +102,17 @@ def stop_serving() -> None:
 
 
 def build_graph(
-    config: Config, storage: Storage, models: Mapping[Role, ServedModel], standard: Standard, secret: str
+    config: Config,
+    engine: EngineConfig,
+    storage: Storage,
+    answering: Mapping[Role, Answering],
+    standard: Standard,
+    *,
+    secret: str,
 ) -> Application:
-    """Router -> GM, IM; `secret` opens both, beside the keys of the store."""
-    handles = {role: _role_deployment(config, storage, role, models[role]) for role in ROLES}
+    """Router -> GM, IM on `engine`; `secret` opens both, beside the keys of the store."""
+    handles = {role: _role_deployment(config, engine, storage, role, answering[role]) for role in ROLES}
+    models = {role: answering[role].served for role in ROLES}
     router = ray_serve.deployment(
         ray_serve.ingress()(Router),
         name="router",
@@ -99,11 +121,11 @@ def build_graph(
     )
     own_key = make_key("start", secret, ROLES, time.time()).model_copy(update={"id": "start"})  # the audit log names it so
     grounds = Grounds(storage, own_key, audit_folder(config.serve, storage), anchored(config.rate))
-    return router.bind(config.serve, dict(models), standard, grounds, handles)
+    return router.bind(config.serve, models, standard, grounds, handles)
 
 
-def _role_deployment(config: Config, storage: Storage, role: Role, model: ServedModel) -> Application:
-    scaling, engine = config.serve.role(role), config.serve.engine
+def _role_deployment(config: Config, engine: EngineConfig, storage: Storage, role: Role, answering: Answering) -> Application:
+    scaling = config.serve.role(role)
     deployment = ray_serve.deployment(
         EngineReplica,
         name=role,
@@ -119,18 +141,29 @@ def _role_deployment(config: Config, storage: Storage, role: Role, model: Served
         health_check_timeout_s=HEALTH_CHECK_TIMEOUT_SECONDS,
         ray_actor_options={"num_cpus": engine.num_cpus, "num_gpus": engine.num_gpus},
     )
-    return deployment.bind(engine, storage, model.name)
+    return deployment.bind(engine, storage, answering.model, answering.adapter)
 
 
-def served_model(config: Config, storage: Storage, role: Role) -> ServedModel:
-    """The artifact that stands behind `role`; raises ArtifactError or ModelError where it cannot. `echo` has none."""
+def find_answering(config: Config, storage: Storage, role: Role) -> Answering:
+    """What stands behind `role`: a model of the store, or an adapter on one. `echo` has none.
+
+    Raises ArtifactError or ModelError where it cannot.
+    """
     if config.serve.engine.kind == "echo":
-        return ServedModel("echo", "0")
-    name = config.serve.role(role).model or newest_model(storage, role)
-    version = storage.manifest(f"models/{name}").as_input().sha256[:VERSION_LENGTH]
+        return Answering(ServedModel("echo", "0"), "echo")
+    wanted = config.serve.role(role)
+    name = wanted.model or ("base" if wanted.adapter else newest_model(storage, role))
+    version = storage.manifest(f"models/{name}").as_input().sha256
     if storage.is_local:  # no copy is needed to see at once what a replica would only find minutes later
         fetch_model(storage, name)
-    return ServedModel(name, version)
+    if wanted.adapter is None:
+        return Answering(ServedModel(name, version[:VERSION_LENGTH]), name)
+    adapter = fetch_adapter(storage, wanted.adapter)
+    if storage.is_local:
+        check_adapter_fits(adapter, fetch_model(storage, name))
+    version = digest({"model": version, "adapter": adapter_hash(adapter)})
+    shown = re.sub(r"[^\w.-]", "-", Path(wanted.adapter).name)
+    return Answering(ServedModel(shown, version[:VERSION_LENGTH]), name, wanted.adapter)
 
 
 def base_url(config: Config) -> str:

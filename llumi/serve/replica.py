@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
 
+from llumi.adapters import fetch_adapter
 from llumi.config import EngineConfig
 from llumi.engine import Delta, Request, Sampling, open_engine
 from llumi.errors import EngineError, LlumiError
@@ -22,16 +23,22 @@ class EngineReplica:
     buries the one line that matters.
     """
 
-    def __init__(self, engine: EngineConfig, storage: Storage, model: str) -> None:
-        """Load the artifact `models/<model>` (`echo` needs none); raises ModelError or EngineError."""
-        folder = Path() if engine.kind == "echo" else fetch_model(storage, model)
-        self._engine = open_engine(engine, folder)
+    def __init__(self, engine: EngineConfig, storage: Storage, model: str, adapter: str | None = None) -> None:
+        """Load the artifact `models/<model>`, and the `adapter` that answers in its place; `echo` needs neither.
+
+        Raises ArtifactError, ModelError or EngineError.
+        """
+        if engine.kind == "echo":
+            self._engine, self._adapter = open_engine(engine, Path()), None
+        else:
+            adapters = {adapter: fetch_adapter(storage, adapter)} if adapter else {}
+            self._engine, self._adapter = open_engine(engine, fetch_model(storage, model), adapters), adapter
         self._generated = False
 
     async def complete(self, request: Request) -> Delta | LlumiError:
         """The whole answer as one delta."""
         text: list[str] = []
-        async for item in self.stream(request):
+        async for item in self.stream(replace(request, in_pieces=False)):
             if isinstance(item, LlumiError):
                 return item
             text.append(item.text)
@@ -41,7 +48,8 @@ class EngineReplica:
     async def stream(self, request: Request) -> AsyncGenerator[Delta | LlumiError, None]:
         """The answer piece by piece."""
         try:
-            async for delta in self._engine.generate(request):
+            asked = request if self._adapter is None else replace(request, adapter=self._adapter)
+            async for delta in self._engine.generate(asked):
                 self._generated = True
                 yield delta
         except LlumiError as error:
