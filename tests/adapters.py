@@ -16,15 +16,21 @@ SCALE = 0.4
 
 
 def write_adapter(
-    folder: Path, model: Path, *, seed: int = 1, rank: int = 4, settings: Mapping[str, Any] | None = None
+    folder: Path,
+    model: Path,
+    *,
+    seed: int = 1,
+    rank: int = 4,
+    wider: bool = False,
+    settings: Mapping[str, Any] | None = None,
 ) -> Path:
-    """An adapter for the linear modules `MODULES` of every layer of `model`, in `folder`."""
+    """An adapter for the linear modules `MODULES` of every layer of `model`, in `folder`; `wider` is of a larger model."""
     numbers = np.random.default_rng(seed)
     weights: dict[str, np.ndarray] = {}
     for name, shape in tensor_shapes(model / "model.safetensors").items():
         module = name.removesuffix(".weight")
         if module.endswith(MODULES):
-            size_out, size_in = shape
+            size_out, size_in = (2 * size for size in shape) if wider else shape
             for part, size in (("A", (rank, size_in)), ("B", (size_out, rank))):
                 drawn = (SCALE * numbers.standard_normal(size)).astype(np.float32)
                 weights[f"base_model.model.{module}.lora_{part}.weight"] = drawn
