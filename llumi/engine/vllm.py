@@ -102,8 +102,10 @@ def engine_arguments(config: EngineConfig, model: Path, adapters: Mapping[str, P
     if 0 < config.num_gpus < 1:
         given["gpu_memory_utilization"] = round(MEMORY_OF_A_GPU * config.num_gpus, 4)
     if adapters:
-        ranks = [adapter_rank(folder) for folder in adapters.values()]
-        given |= {"enable_lora": True, "max_loras": len(adapters), "max_lora_rank": _max_lora_rank(max(ranks))}
+        # On CPUs, rows without adapter that share a batch with others get what lies in the last place: one stays empty.
+        places = len(adapters) + (not config.num_gpus)
+        rank = max(adapter_rank(folder) for folder in adapters.values())
+        given |= {"enable_lora": True, "max_loras": places, "max_lora_rank": _max_lora_rank(rank)}
     return given | config.vllm
 
 

@@ -100,7 +100,8 @@ def test_each_request_is_answered_by_its_own_adapter_as_peft_would(
             await engine.close()
 
     together, unknown = asyncio.run(answers())
-    assert together == [with_peft(tiny_model, adapters, request) for request in asked]
+    # A character that the limit cuts off is left out here, and shown as a mark by transformers.
+    assert together == [with_peft(tiny_model, adapters, request).rstrip("\ufffd") for request in asked]
     assert len(set(together[: 1 + len(adapters)])) == 1 + len(adapters)
     assert isinstance(unknown, EngineError)
     assert str(unknown) == "no adapter other; there are: warm, plain"
