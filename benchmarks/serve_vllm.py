@@ -143,15 +143,15 @@ async def at_handle(number: int, conversations: Sequence[Any], max_tokens: int) 
     from ray import serve
 
     from llumi.engine import Request, Sampling
-    from llumi.serve.router import APPLICATION
+    from llumi.serve.router import APPLICATION, RoleHandle
 
-    stream = serve.get_deployment_handle("gm", APPLICATION).options(stream=True).stream
+    handle = RoleHandle(serve.get_deployment_handle("gm", APPLICATION))
     left, seconds = iter(conversations), []
 
     async def one_client() -> None:
         for messages in left:
             started, first = time.perf_counter(), 0.0
-            async for _ in stream.remote(Request(tuple(messages), Sampling(max_tokens, 0, 1, 1))):
+            async for _ in handle.stream(Request(tuple(messages), Sampling(max_tokens, 0, 1, 1))):
                 first = first or time.perf_counter() - started
             seconds.append(first)
 
