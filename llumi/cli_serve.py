@@ -35,7 +35,7 @@ def serve(context: typer.Context, config: ConfigOption = None, overrides: SetOpt
     from llumi.serve.running import announced
 
     with job(config, overrides) as here:
-        url = run_service(here.config).url
+        url = run_service(here.config, here.progress, here.tell).url
         here.progress.finish()
         try:
             with announced(here.config):

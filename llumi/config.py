@@ -6,13 +6,14 @@ the value, and what would be right. Secrets are not here: the store's credential
 """
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from llumi.errors import ConfigError
 from llumi.prompts import Role
@@ -316,20 +317,75 @@ class TrainConfig(Section):
         return self
 
 
-class EngineConfig(Section):
-    """What runs the model: `hf` anywhere, `vllm` on GPUs, `echo` to try the service without one.
+class EngineSettings(Section):
+    """What an engine is told, whichever it is; `vllm` passes keys of vLLM's own through, where that is the engine.
 
     `echo_seconds_per_token` is how long `echo` takes for a word, as a model would.
     """
 
-    kind: Literal["hf", "vllm", "echo"] = "hf"
     max_batch_size: int = Field(16, ge=1)
     max_wait_seconds: float = Field(0.01, ge=0)
-    num_gpus: float = Field(0, ge=0)
     num_cpus: float = Field(1, gt=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     vllm: dict[str, Any] = {}
     echo_seconds_per_token: float = Field(0, ge=0)
+
+    @property
+    def ranks(self) -> int:
+        """The processes that `vllm` asks to hold one model together: tensor times pipeline parallel."""
+        return math.prod(int(self.vllm.get(f"{way}_parallel_size", 1)) for way in ("tensor", "pipeline"))
+
+    @field_validator("vllm")
+    @classmethod
+    def _ranks_are_numbers(cls, keys: dict[str, Any]) -> dict[str, Any]:
+        for way in ("tensor", "pipeline"):
+            size = keys.get(f"{way}_parallel_size", 1)
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"{way}_parallel_size {size!r} is not right; it should be a number of processes")
+        return keys
+
+
+class EngineConfig(EngineSettings):
+    """What runs the model: `hf` anywhere, `vllm` on GPUs, `echo` to try the service without one.
+
+    `num_gpus` is what each engine takes, all of it on one node. `hf` uses one GPU or a share of it; `vllm` cuts the model
+    over as many as it has (tensor parallel), or takes a share of one and of its memory.
+    """
+
+    kind: Literal["hf", "vllm", "echo"] = "hf"
+    num_gpus: float = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _gpus_fit_the_kind(self) -> Self:
+        _check_gpus(self, self.kind, self.num_gpus)
+        return self
+
+
+class ServeEngineConfig(EngineSettings):
+    """The engine of the service: `auto` takes what suits the cluster and what is installed (see llumi/engine/choice.py).
+
+    `num_gpus` null is a GPU for each engine where the cluster has them; what is set counts.
+    """
+
+    kind: Literal["auto", "hf", "vllm", "echo"] = "auto"
+    num_gpus: float | None = Field(None, ge=0)
+
+    @model_validator(mode="after")
+    def _gpus_fit_the_kind(self) -> Self:
+        _check_gpus(self, self.kind, self.num_gpus or 0)
+        return self
+
+
+def _check_gpus(engine: EngineSettings, kind: str, num_gpus: float) -> None:
+    if num_gpus > 1 and num_gpus != int(num_gpus):
+        raise ValueError(f"num_gpus {num_gpus:g} is no number of GPUs; give a whole number, or a share of one")
+    if num_gpus > 1 and kind == "hf":
+        raise ValueError(f"num_gpus {num_gpus:g}: kind hf uses one GPU; set num_gpus 1, or kind vllm")
+    if kind in ("auto", "vllm") and num_gpus and engine.ranks > 1 and engine.ranks != num_gpus:
+        raise ValueError(
+            f"num_gpus {num_gpus:g} and vllm's parallel sizes ({engine.ranks} processes) differ; "
+            "leave the sizes out, and the model is cut over num_gpus"
+        )
 
 
 class EndpointConfig(Section):
@@ -393,14 +449,21 @@ class EvaluateConfig(Section):
 
 
 class CanaryConfig(Section):
-    """A second model that answers a share of a role's requests, `weight`, before it answers all of them."""
+    """A second model that answers a share of a role's requests, `weight`, before it answers all of them.
 
-    model: str
+    `model` and `adapter` as in the role's own section.
+    """
+
+    model: str | None = None
+    adapter: str | None = None
     weight: float = Field(gt=0, lt=1)
 
 
 class RoleConfig(Section):
-    """One served model and how it scales; null serves the newest stage that stands (dpo1, else sft, else base).
+    """One served model and how it scales; null serves the newest stage that stands (dpo2, else dpo1, else sft, else base).
+
+    `adapter` (LoRA, in PEFT's layout) answers in its place: `models/NAME` of the store, or a folder on every node. `model`
+    is then what the adapter sits on; null is the base.
 
     Where every replica has `max_ongoing_requests`, `max_queued` more wait; whoever comes then is told to come later. More
     replicas start once the load asked for them for `upscale_seconds`, fewer stay once it did not for `downscale_seconds`.
@@ -408,6 +471,7 @@ class RoleConfig(Section):
     """
 
     model: str | None = None
+    adapter: str | None = None
     canary: CanaryConfig | None = None
     min_replicas: int = Field(1, ge=1)
     max_replicas: int = Field(1, ge=1)
@@ -421,6 +485,13 @@ class RoleConfig(Section):
     def _replicas_in_order(self) -> Self:
         if self.min_replicas > self.max_replicas:
             raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
+        return self
+
+    @model_validator(mode="after")
+    def _adapter_in_one_place(self) -> Self:
+        given = self.adapter
+        if given is not None and not given.startswith("models/") and not Path(given).expanduser().is_absolute():
+            raise ValueError(f"adapter {given} is another folder for each process; give models/NAME or an absolute path")
         return self
 
 
@@ -442,7 +513,7 @@ class ServeConfig(Section):
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
-    engine: EngineConfig = EngineConfig()
+    engine: ServeEngineConfig = ServeEngineConfig()
     gm: RoleConfig = RoleConfig()
     im: RoleConfig = RoleConfig()
     max_new_tokens: int = Field(300, ge=1)

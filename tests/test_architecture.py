@@ -21,6 +21,7 @@ FLOORS = {
     "llumi.storage": 0,
     "llumi.lean": 0,
     "llumi.models": 0,
+    "llumi.adapters": 0,
     "llumi.embedding": 0,
     "llumi.ray_session": 2,
     "llumi.terminal": 3,

@@ -14,7 +14,7 @@ from ray.serve.schema import LoggingConfig
 
 from llumi.config import Config
 from llumi.errors import ServeError
-from llumi.progress import Progress, silent
+from llumi.progress import Progress, Tell, silent, untold
 from llumi.prompts import ROLES, Role
 from llumi.rate.database import anchored
 from llumi.safety.standard import Standard
@@ -37,13 +37,14 @@ class Serving:
     secret: str = field(repr=False)
 
 
-def serve(config: Config, progress: Progress = silent) -> Serving:
+def serve(config: Config, progress: Progress = silent, tell: Tell = untold) -> Serving:
     """Deploy GM and IM behind the router; returns once each role has generated.
 
-    Raises ServeError, ConfigError, ArtifactError, ModelError or EngineError; the service then is not left half up.
+    `tell` is given one line: which engine, and why. Raises ServeError, ConfigError, ArtifactError, ModelError or
+    EngineError; the service then is not left half up.
     """
     storage = Storage.open(config.storage)
-    table = rollout.plan(config, storage)
+    table = rollout.plan(config, storage, tell)
     standard = Standard.load(config.safety, config.serve.allowed)
     rollout.require_room_for(config, [table])
     check_port(config.serve.host, config.serve.port)

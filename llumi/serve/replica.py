@@ -7,17 +7,17 @@ from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
 
+from llumi.adapters import fetch_adapter
 from llumi.config import EngineConfig
 from llumi.engine import Delta, Request, Sampling, open_engine
-from llumi.errors import ArtifactError, EngineError, LlumiError
+from llumi.errors import EngineError, LlumiError
 from llumi.models import fetch_model
 from llumi.prompts import gm_prompt
-from llumi.serve.api import ServedModel
+from llumi.serve.holding import Holding
 from llumi.serve.unforeseen import kind_and_place
 from llumi.storage import Storage
 
 _log = logging.getLogger(__name__)
-VERSION_LENGTH = 12
 PROBE = Request(tuple(gm_prompt("Hello.")), Sampling(max_new_tokens=1, temperature=0))
 
 
@@ -28,21 +28,24 @@ class EngineReplica:
     one line that matters, and whose message may hold the text that the engine failed at.
     """
 
-    def __init__(self, engine: EngineConfig, storage: Storage, model: ServedModel) -> None:
-        """Load the artifact `models/<name>` (`echo` needs none); raises ModelError, EngineError, or ArtifactError where
-        another version of it stands by now: all replicas of a version have the same weights.
+    def __init__(self, engine: EngineConfig, storage: Storage, holding: Holding) -> None:
+        """Load what `holding` names (`echo` needs none of it); raises ModelError, EngineError, or ArtifactError where another
+        version of it stands by now.
         """
-        folder = Path()
-        if engine.kind != "echo":
-            folder = fetch_model(storage, model.name)
-            require_version(storage, model)
-        self._engine = open_engine(engine, folder)
+        self._adapter: str | None = None
+        if engine.kind == "echo":
+            self._engine = open_engine(engine, Path())
+        else:
+            holding.require(storage)
+            self._adapter = holding.adapter
+            adapters = {holding.adapter: fetch_adapter(storage, holding.adapter)} if holding.adapter else {}
+            self._engine = open_engine(engine, fetch_model(storage, holding.model), adapters)
         self._generated = False
 
     async def complete(self, request: Request) -> Delta | LlumiError:
         """The whole answer as one delta."""
         text: list[str] = []
-        async for item in self.stream(request):
+        async for item in self.stream(replace(request, in_pieces=False)):
             if isinstance(item, LlumiError):
                 return item
             text.append(item.text)
@@ -52,7 +55,8 @@ class EngineReplica:
     async def stream(self, request: Request) -> AsyncGenerator[Delta | LlumiError, None]:
         """The answer piece by piece."""
         try:
-            async with contextlib.aclosing(self._engine.generate(request)) as deltas:
+            asked = request if self._adapter is None else replace(request, adapter=self._adapter)
+            async with contextlib.aclosing(self._engine.generate(asked)) as deltas:
                 async for delta in deltas:
                     self._generated = True
                     yield delta
@@ -75,17 +79,3 @@ class EngineReplica:
     async def __del__(self) -> None:
         """Free the model."""
         await asyncio.shield(self._engine.close())
-
-
-def version_of(storage: Storage, name: str) -> str:
-    """What changes with the weights of `models/<name>`; raises ArtifactError where it does not stand."""
-    return storage.manifest(f"models/{name}").as_input().sha256[:VERSION_LENGTH]
-
-
-def require_version(storage: Storage, model: ServedModel) -> None:
-    """Raise ArtifactError unless `model` is what stands in the store under its name."""
-    if (standing := version_of(storage, model.name)) != model.version:
-        raise ArtifactError(
-            f"models/{model.name}: version {model.version} was replaced by {standing}, and is not in the store any more; "
-            "serve what stands with: llumi serve deploy"
-        )

@@ -18,15 +18,16 @@ from ray.serve.api import RunTarget, run_many
 from ray.serve.handle import DeploymentHandle
 
 from llumi import errors
-from llumi.config import Config
+from llumi.config import Config, EngineConfig
 from llumi.engine import check_engine
 from llumi.engine.capacity import require_room
+from llumi.engine.choice import choose_engine
 from llumi.errors import ConfigError, LlumiError, ServeError
-from llumi.models import fetch_model, newest_model
-from llumi.progress import Progress, silent
+from llumi.models import newest_model
+from llumi.progress import Progress, Tell, silent, untold
 from llumi.prompts import ROLES, Role
-from llumi.serve.api import ServedModel
-from llumi.serve.replica import PROBE, EngineReplica, require_version, version_of
+from llumi.serve.holding import Holding
+from llumi.serve.replica import PROBE, EngineReplica
 from llumi.serve.router import APPLICATION, Router
 from llumi.serve.running import Applied, Running
 from llumi.serve.versions import RoleTable, Routed, Table
@@ -51,11 +52,17 @@ _FIXED = ("storage", "safety", "rate", "serve.host", "serve.port", "serve.audit"
 """What the router stands on; it stays until the service is started anew."""
 
 
-def plan(config: Config, storage: Storage) -> Table:
-    """What `config` leads to; raises ConfigError, ArtifactError or ModelError where it cannot serve."""
-    check_engine(config.serve.engine, "serve.engine")
-    roles = {role: _role_table(config, storage, role) for role in ROLES}
-    return Table(revision=uuid.uuid4().hex, config=config.serve, roles=roles)
+def plan(config: Config, storage: Storage, tell: Tell = untold) -> Table:
+    """What `config` leads to; `tell` is given one line: which engine, and why.
+
+    Raises ConfigError, ArtifactError or ModelError where it cannot serve.
+    """
+    replicas = sum(config.serve.role(role).min_replicas for role in ROLES)
+    choice = choose_engine(config.serve.engine, replicas, _nodes())
+    tell(f"engine: {choice.line}")
+    check_engine(choice.engine, "serve.engine")
+    roles = {role: _role_table(config, choice.engine, storage, role) for role in ROLES}
+    return Table(revision=uuid.uuid4().hex, config=config.serve, engine=choice.engine, roles=roles)
 
 
 def deploy(config: Config, progress: Progress = silent) -> Table:
@@ -80,10 +87,10 @@ def rollback(progress: Progress = silent) -> Table:
         raise ServeError("nothing served before: no deploy is there to take back")
     before, now = running.applied[-2], running.now
     storage = Storage.open(before.config.storage)
-    if before.config.serve.engine.kind != "echo":
+    if before.table.engine.kind != "echo":
         for version in _versions(before.table):
             if version.name not in now.table.names:
-                require_version(storage, version.served)
+                version.holding.require(storage)
     table = before.table.model_copy(update={"revision": uuid.uuid4().hex})
     _apply(running, Applied(before.config, table), progress)
     Running(running.standard, running.grounds, running.node, (*running.applied[:-2], Applied(before.config, table))).save()
@@ -101,8 +108,7 @@ def require_room_for(config: Config, tables: Sequence[Table]) -> None:
     """Raise ConfigError unless the cluster holds the replicas of all versions in `tables`, side by side."""
     names = {version.name: role for table in tables for role, one in table.roles.items() for version in one.versions}
     replicas = sum(config.serve.role(role).min_replicas for role in names.values())
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    require_room("serve.engine", replicas, config.serve.engine, nodes)
+    require_room("serve.engine", replicas, tables[-1].engine, _nodes())
 
 
 def states(table: Table) -> dict[str, dict[str, object]]:
@@ -156,7 +162,7 @@ def _bring_up(applied: Applied, names: Iterable[str], probe: bool = True) -> Non
     config, storage = applied.config, Storage.open(applied.config.storage)
     wanted = set(names)
     targets = [
-        RunTarget(_version(config, storage, role, version), version.name, None)
+        RunTarget(_version(applied, storage, role, version), version.name, None)
         for role, split in applied.table.roles.items()
         for version in split.versions
         if version.name in wanted
@@ -214,8 +220,8 @@ def _router(running: Running, table: Table) -> Application:
     return deployment.bind(running.standard, running.grounds)
 
 
-def _version(config: Config, storage: Storage, role: Role, version: Routed) -> Application:
-    scaling, engine = config.serve.role(role), config.serve.engine
+def _version(applied: Applied, storage: Storage, role: Role, version: Routed) -> Application:
+    scaling, engine = applied.config.serve.role(role), applied.table.engine
     deployment = ray_serve.deployment(
         EngineReplica,
         name=version.name,
@@ -232,39 +238,37 @@ def _version(config: Config, storage: Storage, role: Role, version: Routed) -> A
         health_check_period_s=HEALTH_CHECK_SECONDS,
         health_check_timeout_s=HEALTH_CHECK_TIMEOUT_SECONDS,
         # A replica that goes, since fewer are needed or its version was replaced, finishes what it was asked.
-        graceful_shutdown_timeout_s=config.serve.timeout_seconds + DRAIN_MARGIN_SECONDS,
+        graceful_shutdown_timeout_s=applied.config.serve.timeout_seconds + DRAIN_MARGIN_SECONDS,
         ray_actor_options={"num_cpus": engine.num_cpus, "num_gpus": engine.num_gpus},
     ).options(version=CODE_VERSION, _internal=True)
-    return deployment.bind(engine, storage, version.served)
+    return deployment.bind(engine, storage, version.holding)
 
 
-def _role_table(config: Config, storage: Storage, role: Role) -> RoleTable:
+def _role_table(config: Config, engine: EngineConfig, storage: Storage, role: Role) -> RoleTable:
     wanted = config.serve.role(role)
-    stable = _routed(config, storage, role, wanted.model)
+    stable = _routed(engine, storage, role, wanted.model, wanted.adapter)
     if wanted.canary is None:
         return RoleTable(stable=stable)
-    canary = _routed(config, storage, role, wanted.canary.model)
+    canary = _routed(engine, storage, role, wanted.canary.model, wanted.canary.adapter)
     if canary.name == stable.name:
-        raise ConfigError(f"serve.{role}.canary.model: {canary.model} is the model beside it already; name another")
+        raise ConfigError(f"serve.{role}.canary: {canary.served} is the model beside it already; name another")
     return RoleTable(stable=stable, canary=canary, weight=wanted.canary.weight)
 
 
-def _routed(config: Config, storage: Storage, role: Role, model: str | None) -> Routed:
-    served = served_model(config, storage, role, model)
+def _routed(engine: EngineConfig, storage: Storage, role: Role, model: str | None, adapter: str | None) -> Routed:
+    if engine.kind == "echo":
+        holding = Holding.of_echo(model)
+    else:
+        name = model or ("base" if adapter else newest_model(storage, role))
+        holding = Holding.find(storage, name, adapter)
     # Another setting of the engine is another version: its replicas are not those that run.
-    made_of = [served.name, served.version, config.serve.engine.model_dump(mode="json")]
-    return Routed(name=f"{role}-{digest(made_of)[:NAME_LENGTH]}", model=served.name, version=served.version)
+    made_of = [holding.served.name, holding.served.version, engine.model_dump(mode="json")]
+    return Routed(name=f"{role}-{digest(made_of)[:NAME_LENGTH]}", holding=holding)
 
 
-def served_model(config: Config, storage: Storage, role: Role, model: str | None) -> ServedModel:
-    """The artifact that `model` names; raises ArtifactError or ModelError where it cannot serve. `echo` needs none."""
-    if config.serve.engine.kind == "echo":
-        return ServedModel(model or "echo", "0")
-    name = model or newest_model(storage, role)
-    version = version_of(storage, name)
-    if storage.is_local:  # no copy is needed to see at once what a replica would only find minutes later
-        fetch_model(storage, name)
-    return ServedModel(name, version)
+def _nodes() -> list[dict[str, float]]:
+    """The resources of each node that lives."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _versions(table: Table) -> list[Routed]:

@@ -12,11 +12,12 @@ import ray.exceptions
 from pydantic import BaseModel, ConfigDict
 from ray.serve.exceptions import RayServeException
 
-from llumi.config import ServeConfig
+from llumi.config import EngineConfig, ServeConfig
 from llumi.engine import Delta, Request
 from llumi.prompts import Role
 from llumi.serve.api import Canary, ServedModel
 from llumi.serve.call import CALL
+from llumi.serve.holding import Holding
 
 LOOK_SECONDS = 0.25
 """How often a request that waits for a canary looks whether one is there."""
@@ -134,13 +135,12 @@ class Routed(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    model: str
-    version: str
+    holding: Holding
 
     @property
     def served(self) -> ServedModel:
         """As answers name it."""
-        return ServedModel(self.model, self.version)
+        return self.holding.served
 
 
 class RoleTable(BaseModel):
@@ -164,12 +164,13 @@ class RoleTable(BaseModel):
 
 
 class Table(BaseModel):
-    """What a router goes by, and follows while it runs; `revision` tells one from another."""
+    """What a router goes by, and follows while it runs; `revision` tells one from another, `engine` is what all run on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     revision: str
     config: ServeConfig
+    engine: EngineConfig
     roles: dict[Role, RoleTable]
 
     @property
