@@ -21,11 +21,15 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One conversation to be answered; where not `in_pieces`, an engine may save itself all deltas but the last."""
+    """One conversation to be answered; where not `in_pieces`, an engine may save itself all deltas but the last.
+
+    `adapter` names which of the engine's LoRA adapters answers; null is the model itself.
+    """
 
     messages: tuple[Message, ...]
     sampling: Sampling
     in_pieces: bool = True
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
