@@ -68,6 +68,8 @@ FLOORS = {
     "llumi.serve.gate": 2,
     "llumi.serve.cases": 2,
     "llumi.serve.call": 2,
+    "llumi.serve.clocked": 2,
+    "llumi.serve.metrics": 2,
     "llumi.serve.door": 2,
     "llumi.serve.replica": 2,
     "llumi.serve.writing": 2,

@@ -1,6 +1,7 @@
 """One replica of a role: an engine on a model, healthy as long as it generates."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
@@ -30,20 +31,29 @@ class EngineReplica:
 
     async def complete(self, request: Request) -> Delta | LlumiError:
         """The whole answer as one delta."""
+        taken, first_token = time.monotonic(), None
         text: list[str] = []
         async for item in self.stream(request):
             if isinstance(item, LlumiError):
                 return item
+            if not text and request.in_pieces:  # else the first piece is the last one
+                first_token = item.first_token_seconds
             text.append(item.text)
             last = item
-        return replace(last, text="".join(text))
+        replica_seconds = time.monotonic() - taken
+        return replace(last, text="".join(text), first_token_seconds=first_token, replica_seconds=replica_seconds)
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | LlumiError, None]:
         """The answer piece by piece."""
+        taken, first = time.monotonic(), True
         try:
             async for delta in self._engine.generate(request):
                 self._generated = True
-                yield delta
+                if first:
+                    first, seconds = False, time.monotonic() - taken
+                    yield replace(delta, first_token_seconds=seconds, replica_seconds=seconds)
+                else:
+                    yield delta
         except LlumiError as error:
             yield error
 

@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from ray import serve
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
@@ -48,21 +49,25 @@ from llumi.serve.api import (
 )
 from llumi.serve.call import CALL
 from llumi.serve.cases import case_of
+from llumi.serve.clocked import Clocked
 from llumi.serve.door import LIVENESS, Access, Door, Grounds
 from llumi.serve.front import Front
 from llumi.serve.guard import Guard
 from llumi.serve.guarded import Guarded
+from llumi.serve.metrics import PATH as METRICS
+from llumi.serve.metrics import Metrics
 from llumi.serve.request_id import RequestId
 from llumi.serve.writing import OPEN_PATHS, add_writing_page
 
 APPLICATION = "llumi"
 HEALTH_SECONDS = 5
-"""How long `/healthz` waits for word of the replicas."""
+"""How long `/healthz` and `/metrics` wait for word of the replicas."""
 
 QUEUE_RETRY_SECONDS = 5
 """When to come again to a full queue: about as long as an answer takes."""
 
-Readiness = Callable[[], Awaitable[Mapping[Role, bool]]]
+Readiness = Callable[[], Awaitable[Mapping[Role, int]]]
+"""How many replicas of each role run."""
 
 
 class Backend(Protocol):
@@ -146,11 +151,11 @@ class Router:
         await asyncio.shield(self._front.close())
 
 
-async def running_roles() -> Mapping[Role, bool]:
-    """Which roles have a replica that runs; a replica runs as long as it generates (EngineReplica.check_health)."""
+async def running_roles() -> Mapping[Role, int]:
+    """How many replicas of each role run; a replica runs as long as it generates (EngineReplica.check_health)."""
     status = await asyncio.to_thread(serve.status)
     deployments = status.applications[APPLICATION].deployments
-    return {role: deployments[role].replica_states.get("RUNNING", 0) > 0 for role in CHAT_MODELS.values()}
+    return {role: deployments[role].replica_states.get("RUNNING", 0) for role in CHAT_MODELS.values()}
 
 
 def build_app(service: Service) -> FastAPI:
@@ -182,9 +187,18 @@ def build_app(service: Service) -> FastAPI:
     async def healthz() -> Response:
         return await _health(service)
 
+    metrics = Metrics(service.models)
+
+    @app.get(METRICS, dependencies=keyed)
+    async def sight() -> Response:
+        CALL.get().require("admin")
+        page = metrics.page(await _replicas(service), audit_writable=service.access.audit.writable)
+        return Response(page, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
     add_writing_page(app, service.config.country, FlagBox(service.rate), keyed)
     paths = {route.path for route in app.routes if isinstance(route, APIRoute)}
-    app.add_middleware(Door, config=service.config, access=service.access, paths=paths, open_paths={LIVENESS, *OPEN_PATHS})
+    open_paths = {LIVENESS, *OPEN_PATHS}
+    app.add_middleware(Door, config=service.config, access=service.access, metrics=metrics, paths=paths, open_paths=open_paths)
     app.add_middleware(RequestId)  # outside of the door
     return app
 
@@ -227,7 +241,7 @@ async def _complete(service: Service, role: Role, body: Body) -> Guarded:
     with _api_errors(service, role):
         async with asyncio.timeout_at(call.deadline):
             request = body.request(service.config)
-            answer = await service.guard.complete(case_of(role, body), request, service.backends[role])
+            answer = await service.guard.complete(case_of(role, body), request, Clocked(service.backends[role], call))
     call.answered(answer)
     return answer
 
@@ -236,7 +250,8 @@ async def _deltas(service: Service, role: Role, body: Body) -> AsyncGenerator[Gu
     """The answer piece by piece, all of it within the request's time limit."""
     call = CALL.get()
     with _api_errors(service, role):
-        guarded = service.guard.stream(case_of(role, body), body.request(service.config), service.backends[role])
+        source = Clocked(service.backends[role], call)
+        guarded = service.guard.stream(case_of(role, body), body.request(service.config), source)
         async with contextlib.aclosing(guarded) as deltas:
             while True:
                 async with asyncio.timeout_at(call.deadline):
@@ -269,13 +284,18 @@ async def _streamed(deltas: AsyncGenerator[Guarded, None], event_of: Callable[[G
 
 async def _health(service: Service) -> Response:
     """200 while a role answers ("degraded" where one does not), 503 when none does: this router lives either way."""
-    roles: Mapping[Role, bool] = dict.fromkeys(CHAT_MODELS.values(), False)
-    with contextlib.suppress(TimeoutError, RayServeException, ray.exceptions.RayError, KeyError):
-        async with asyncio.timeout(HEALTH_SECONDS):
-            roles = await service.readiness()
+    roles = {role: number > 0 for role, number in (await _replicas(service)).items()}
     status = "ok" if all(roles.values()) else "degraded" if any(roles.values()) else "unavailable"
     states = {role: {"ready": ready, "model": str(service.models[role])} for role, ready in roles.items()}
     return JSONResponse({"status": status, "roles": states}, status_code=200 if any(roles.values()) else 503)
+
+
+async def _replicas(service: Service) -> Mapping[Role, int]:
+    """How many replicas of each role run; none where nobody can tell."""
+    with contextlib.suppress(TimeoutError, RayServeException, ray.exceptions.RayError, KeyError):
+        async with asyncio.timeout(HEALTH_SECONDS):
+            return await service.readiness()
+    return dict.fromkeys(CHAT_MODELS.values(), 0)
 
 
 @contextlib.contextmanager
@@ -312,4 +332,6 @@ async def _show(request: Request, error: Exception) -> JSONResponse:
             shown = bad_request(status, str(detail), "http_error", headers=error.headers)
         case _:
             shown = server_error(500, "internal error", "internal_error")
+    if call := CALL.get(None):  # none where no key is needed
+        call.refused(shown)
     return JSONResponse(shown.body, shown.status, shown.headers)
