@@ -8,6 +8,7 @@ import typer
 import yaml
 
 from llumi.cli_access import audit_app, keys_app
+from llumi.cli_top import top
 from llumi.config import Stage, load_config
 from llumi.generate.names import Posts
 from llumi.job import (
@@ -45,6 +46,7 @@ app.add_typer(rate_app, name="rate")
 app.add_typer(keys_app, name="keys")
 app.add_typer(audit_app, name="audit")
 app.add_typer(config_app, name="config")
+app.command()(top)
 
 
 @app.command()

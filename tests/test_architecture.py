@@ -32,6 +32,8 @@ FLOORS = {
     "llumi.forget": 3,
     "llumi.cli": 3,
     "llumi.cli_access": 3,
+    "llumi.cli_top": 3,
+    "llumi.watch": 3,
     "llumi.corpus.read": 2,
     "llumi.pairs.partition": 2,
     "llumi.pairs.bucket": 2,
