@@ -34,12 +34,18 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """The next piece of an answer; the last one carries the reason why it ended and the token counts of the whole."""
+    """The next piece of an answer; the last one carries the reason why it ended and the token counts of the whole.
+
+    A replica of the service adds, to the first piece, how long it took from the request's arrival there to the first token,
+    and to this piece; an engine sets neither.
+    """
 
     text: str
     finish_reason: FinishReason | None = None
     num_prompt_tokens: int = 0
     num_completion_tokens: int = 0
+    first_token_seconds: float | None = None
+    replica_seconds: float | None = None
 
 
 class Engine(Protocol):

@@ -20,6 +20,8 @@ from llumi.serve.audit import AuditLog, utc_now
 from llumi.serve.call import CALL, CLIENT_LEFT, Call
 from llumi.serve.keys import Key, KeyStore
 from llumi.serve.limits import Limits
+from llumi.serve.metrics import PATH as METRICS
+from llumi.serve.metrics import Metrics
 from llumi.serve.refusals import Refusals
 from llumi.serve.request_id import HEADER as REQUEST_ID
 from llumi.serve.ring import KeyRing
@@ -83,11 +85,19 @@ class Door:
     """
 
     def __init__(
-        self, app: ASGIApp, config: ServeConfig, access: Access, paths: Collection[str], open_paths: Collection[str]
+        self,
+        app: ASGIApp,
+        *,
+        config: ServeConfig,
+        access: Access,
+        metrics: Metrics,
+        paths: Collection[str],
+        open_paths: Collection[str],
     ) -> None:
         self._app = app
         self._config = config
         self._access = access
+        self._metrics = metrics
         self._paths = paths
         self._open_paths = open_paths
 
@@ -102,6 +112,7 @@ class Door:
         deadline = asyncio.get_running_loop().time() + self._config.timeout_seconds
         call = Call(headers[REQUEST_ID], route, deadline, self._access.limits)
         answer = _Watched(send)
+        self._metrics.begun(call)
         context = CALL.set(call)
         try:
             await self._answer(scope, headers, receive, answer, call)
@@ -114,17 +125,19 @@ class Door:
             CALL.reset(context)
             call.status = call.status or (answer.status if answer.ended else CLIENT_LEFT)
             call.settle()
-            seconds = round(time.monotonic() - started, 3)
+            seconds = time.monotonic() - started
+            self._metrics.ended(call, seconds)
             written_by = self._access.refusals if call.status == UNKNOWN else self._access.audit
-            written_by.write({"time": utc_now(), **call.audit_fields(), "seconds": seconds})
+            written_by.write({"time": utc_now(), **call.audit_fields(), "seconds": round(seconds, 3)})
 
     async def _answer(self, scope: Scope, headers: Headers, receive: Receive, send: "_Watched", call: Call) -> None:
         try:
             call.key = self._key(headers)
-            self._count(call.key)
+            self._count(call, call.key)
             call.deadline = min(call.deadline, _patience(headers))
             body = await self._body(headers, receive)
         except ApiError as error:
+            call.refused(error)
             await _response(error)(scope, receive, send)
         except ConnectionResetError:
             return
@@ -142,8 +155,8 @@ class Door:
             raise no_entry(f"this key {refusal}; ask whoever runs this service for another", known=True)
         return key
 
-    def _count(self, key: Key) -> None:
-        if not self._access.audit.writable:
+    def _count(self, call: Call, key: Key) -> None:
+        if not self._access.audit.writable and call.route != METRICS:  # there an operator sees that it is not
             raise server_error(503, "the audit log cannot be written, and nothing is answered without it", "audit_unavailable")
         if key.requests_per_minute is not None:
             window = self._access.limits.requests_of(key)

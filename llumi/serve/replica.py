@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
@@ -44,21 +45,30 @@ class EngineReplica:
 
     async def complete(self, request: Request) -> Delta | LlumiError:
         """The whole answer as one delta."""
+        taken, first_token = time.monotonic(), None
         text: list[str] = []
         async for item in self.stream(replace(request, in_pieces=False)):
             if isinstance(item, LlumiError):
                 return item
+            if not text and request.in_pieces:  # else the first piece is the last one
+                first_token = item.first_token_seconds
             text.append(item.text)
             last = item
-        return replace(last, text="".join(text))
+        replica_seconds = time.monotonic() - taken
+        return replace(last, text="".join(text), first_token_seconds=first_token, replica_seconds=replica_seconds)
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | LlumiError, None]:
         """The answer piece by piece."""
+        taken, first = time.monotonic(), True
         try:
             asked = request if self._adapter is None else replace(request, adapter=self._adapter)
             async with contextlib.aclosing(self._engine.generate(asked)) as deltas:
                 async for delta in deltas:
                     self._generated = True
+                    if first:
+                        first, seconds = False, time.monotonic() - taken
+                        yield replace(delta, first_token_seconds=seconds, replica_seconds=seconds)
+                        continue
                     yield delta
         except LlumiError as error:
             yield error

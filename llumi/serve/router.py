@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from ray import serve
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
@@ -52,10 +53,13 @@ from llumi.serve.api import (
 )
 from llumi.serve.call import CALL
 from llumi.serve.cases import case_of
+from llumi.serve.clocked import Clocked
 from llumi.serve.door import LIVENESS, Access, Door, Grounds
 from llumi.serve.front import Front
 from llumi.serve.guard import Guard, Source
 from llumi.serve.guarded import Guarded
+from llumi.serve.metrics import PATH as METRICS
+from llumi.serve.metrics import Metrics
 from llumi.serve.request_id import RequestId
 from llumi.serve.unforeseen import kind_and_place
 from llumi.serve.versions import Routed, Split, Table, Version, Versions
@@ -63,13 +67,14 @@ from llumi.serve.writing import OPEN_PATHS, add_writing_page
 
 APPLICATION = "llumi"
 HEALTH_SECONDS = 5
-"""How long `/healthz` waits for word of the replicas."""
+"""How long `/healthz` and `/metrics` wait for word of the replicas."""
 
 QUEUE_RETRY_SECONDS = 5
 """When to come again to a full queue: about as long as an answer takes."""
 
 _log = logging.getLogger(__name__)
-Readiness = Callable[[], Awaitable[Mapping[Role, bool]]]
+Readiness = Callable[[], Awaitable[Mapping[Role, int]]]
+"""How many replicas of each role run."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ class Service:
     standard: Standard
     rate: RateConfig = field(default_factory=RateConfig)
     canaries: Mapping[Role, Canary] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=Metrics)
 
     @cached_property
     def guard(self) -> Guard:
@@ -143,6 +149,7 @@ class Router:
         self._access = grounds.access()
         self._versions: dict[Role, Versions] = {}
         self._handles: dict[str, RoleHandle] = {}
+        self._metrics = Metrics()
         self._current = _Current()
         self._front: Front | None = None
         self._table: Table | None = None
@@ -196,6 +203,7 @@ class Router:
             self._standard,
             self._grounds.rate,
             {role: routed.shown_canary for role, routed in table.roles.items() if routed.shown_canary},
+            self._metrics,
         )
 
 
@@ -208,15 +216,14 @@ class _Current:
         await self.app(scope, receive, send)
 
 
-async def running_roles(table: Table) -> Mapping[Role, bool]:
-    """Which roles have a replica that runs, of whichever version; it runs as long as it generates (EngineReplica)."""
+async def running_roles(table: Table) -> Mapping[Role, int]:
+    """How many replicas of each role run, of whichever version; one runs as long as it generates (EngineReplica)."""
     status = await asyncio.to_thread(serve.status)
     running = {
-        name
+        name: sum(deployment.replica_states.get("RUNNING", 0) for deployment in application.deployments.values())
         for name, application in status.applications.items()
-        if any(deployment.replica_states.get("RUNNING", 0) for deployment in application.deployments.values())
     }
-    return {role: any(version.name in running for version in routed.versions) for role, routed in table.roles.items()}
+    return {role: sum(running.get(version.name, 0) for version in routed.versions) for role, routed in table.roles.items()}
 
 
 def build_app(service: Service) -> FastAPI:
@@ -226,6 +233,10 @@ def build_app(service: Service) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _show)
     app.add_exception_handler(HTTPException, _show)
 
+    for role, model in service.models.items():
+        service.metrics.serves(role, model)
+    for role, canary in service.canaries.items():
+        service.metrics.serves(role, canary.model)
     keyed = [Depends(HTTPBearer(auto_error=False))]  # so that the OpenAPI document says it; Door asks for the key
 
     @app.post("/v1/draft", dependencies=keyed)
@@ -248,9 +259,18 @@ def build_app(service: Service) -> FastAPI:
     async def healthz() -> Response:
         return await _health(service)
 
+    @app.get(METRICS, dependencies=keyed)
+    async def sight() -> Response:
+        CALL.get().require("admin")
+        page = service.metrics.page(await _replicas(service), audit_writable=service.access.audit.writable)
+        return Response(page, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
     add_writing_page(app, service.config.country, service.standard.resources, FlagBox(service.rate), keyed)
     paths = {route.path for route in app.routes if isinstance(route, APIRoute)}
-    app.add_middleware(Door, config=service.config, access=service.access, paths=paths, open_paths={LIVENESS, *OPEN_PATHS})
+    open_paths = {LIVENESS, *OPEN_PATHS}
+    app.add_middleware(
+        Door, config=service.config, access=service.access, metrics=service.metrics, paths=paths, open_paths=open_paths
+    )
     app.add_middleware(RequestId)  # outside of the door
     return app
 
@@ -296,7 +316,7 @@ async def _complete(service: Service, role: Role, body: Body) -> Guarded:
     with _api_errors(service, role):
         async with asyncio.timeout_at(call.deadline):
             request = body.request(service.config)
-            answer = await service.guard.complete(case_of(role, body), request, service.backends[role])
+            answer = await service.guard.complete(case_of(role, body), request, Clocked(service.backends[role], call))
     call.answered(answer)
     return answer
 
@@ -305,7 +325,8 @@ async def _deltas(service: Service, role: Role, body: Body) -> AsyncGenerator[Gu
     """The answer piece by piece, all of it within the request's time limit."""
     call = CALL.get()
     with _api_errors(service, role):
-        guarded = service.guard.stream(case_of(role, body), body.request(service.config), service.backends[role])
+        source = Clocked(service.backends[role], call)
+        guarded = service.guard.stream(case_of(role, body), body.request(service.config), source)
         async with contextlib.aclosing(guarded) as deltas:
             while True:
                 async with asyncio.timeout_at(call.deadline):
@@ -338,10 +359,7 @@ async def _streamed(deltas: AsyncGenerator[Guarded, None], event_of: Callable[[G
 
 async def _health(service: Service) -> Response:
     """200 while a role answers ("degraded" where one does not), 503 when none does: this router lives either way."""
-    roles: Mapping[Role, bool] = dict.fromkeys(CHAT_MODELS.values(), False)
-    with contextlib.suppress(TimeoutError, RayServeException, ray.exceptions.RayError, KeyError):
-        async with asyncio.timeout(HEALTH_SECONDS):
-            roles = await service.readiness()
+    roles = {role: number > 0 for role, number in (await _replicas(service)).items()}
     status = "ok" if all(roles.values()) else "degraded" if any(roles.values()) else "unavailable"
     states = {
         role: {"ready": ready, "model": str(service.models[role])}
@@ -349,6 +367,14 @@ async def _health(service: Service) -> Response:
         for role, ready in roles.items()
     }
     return JSONResponse({"status": status, "roles": states}, status_code=200 if any(roles.values()) else 503)
+
+
+async def _replicas(service: Service) -> Mapping[Role, int]:
+    """How many replicas of each role run; none where nobody can tell."""
+    with contextlib.suppress(TimeoutError, RayServeException, ray.exceptions.RayError, KeyError):
+        async with asyncio.timeout(HEALTH_SECONDS):
+            return await service.readiness()
+    return dict.fromkeys(CHAT_MODELS.values(), 0)
 
 
 @contextlib.contextmanager
@@ -401,4 +427,6 @@ async def _show(request: Request, error: Exception) -> JSONResponse:
             shown = bad_request(status, str(detail), "http_error", headers=error.headers)
         case _:
             shown = server_error(500, "internal error", "internal_error")
+    if call := CALL.get(None):  # none where no key is needed
+        call.refused(shown)
     return JSONResponse(shown.body, shown.status, shown.headers)
