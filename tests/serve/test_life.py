@@ -202,8 +202,9 @@ def test_a_canary_answers_its_share_and_without_a_replica_nobody_notices(live: L
 
 
 def test_a_killed_replica_ends_its_streams_with_an_error_and_nothing_else_fails(live: Live):
-    rollout.deploy(live.config("serve.gm.min_replicas=2", "serve.gm.max_replicas=2"))
-    wait_until(lambda: len(replicas("gm-")) == 2)
+    table = rollout.deploy(live.config("serve.gm.min_replicas=2", "serve.gm.max_replicas=2"))
+    name = table.roles["gm"].stable.name
+    wait_until(lambda: len(replicas("gm-")) == len(replicas(name)) == 2)
     streams: list[list[str]] = []
 
     def read() -> None:
