@@ -8,7 +8,7 @@ which Serve hands to the replica that runs.
 import re
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -48,17 +48,19 @@ DRAIN_MARGIN_SECONDS = 10
 SWITCH_SECONDS = 60
 POLL_SECONDS = 0.2
 
+Nodes = Sequence[Mapping[str, float]]
+
 _FIXED = ("storage", "safety", "rate", "serve.host", "serve.port", "serve.audit", "serve.allowed")
 """What the router stands on; it stays until the service is started anew."""
 
 
-def plan(config: Config, storage: Storage, tell: Tell = untold) -> Table:
-    """What `config` leads to; `tell` is given one line: which engine, and why.
+def plan(config: Config, storage: Storage, nodes: Nodes, tell: Tell = untold) -> Table:
+    """What `config` leads to on `nodes`; `tell` is given one line: which engine, and why.
 
     Raises ConfigError, ArtifactError or ModelError where it cannot serve.
     """
     replicas = sum(config.serve.role(role).min_replicas for role in ROLES)
-    choice = choose_engine(config.serve.engine, replicas, _nodes())
+    choice = choose_engine(config.serve.engine, replicas, nodes)
     tell(f"engine: {choice.line}")
     check_engine(choice.engine, "serve.engine")
     roles = {role: _role_table(config, choice.engine, storage, role) for role in ROLES}
@@ -74,7 +76,7 @@ def deploy(config: Config, progress: Progress = silent) -> Table:
     for key in _FIXED:
         if _value(config, key) != _value(running.now.config, key):
             raise ConfigError(f"{key}: cannot change while the service runs; end it, and start it with this config")
-    table = plan(config, Storage.open(config.storage))
+    table = plan(config, Storage.open(config.storage), living_nodes())
     _apply(running, Applied(config, table), progress)
     running.with_applied(Applied(config, table)).save()
     return table
@@ -114,7 +116,7 @@ def require_room_for(config: Config, tables: Sequence[Table]) -> None:
     """Raise ConfigError unless the cluster holds the replicas of all versions in `tables`, side by side."""
     names = {version.name: role for table in tables for role, one in table.roles.items() for version in one.versions}
     replicas = sum(config.serve.role(role).min_replicas for role in names.values())
-    require_room("serve.engine", replicas, tables[-1].engine, _nodes())
+    require_room("serve.engine", replicas, tables[-1].engine, living_nodes())
 
 
 def states(table: Table) -> dict[str, dict[str, object]]:
@@ -257,7 +259,7 @@ def _role_table(config: Config, engine: EngineConfig, storage: Storage, role: Ro
         return RoleTable(stable=stable)
     canary = _routed(engine, storage, role, wanted.canary.model, wanted.canary.adapter)
     if canary.name == stable.name:
-        raise ConfigError(f"serve.{role}.canary: {canary.served} is the model beside it already; name another")
+        raise ConfigError(f"serve.{role}.canary.model: {canary.served.name} is the model beside it already; name another")
     return RoleTable(stable=stable, canary=canary, weight=wanted.canary.weight)
 
 
@@ -272,8 +274,8 @@ def _routed(engine: EngineConfig, storage: Storage, role: Role, model: str | Non
     return Routed(name=f"{role}-{digest(made_of)[:NAME_LENGTH]}", holding=holding)
 
 
-def _nodes() -> list[dict[str, float]]:
-    """The resources of each node that lives."""
+def living_nodes() -> Nodes:
+    """The Ray resources of each node that lives."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
