@@ -231,7 +231,7 @@ def test_a_key_opens_while_it_stands_and_no_longer(url: str, client: httpx.Clien
 
 
 def test_metrics_tell_of_real_replicas_and_their_times(url: str, client: httpx.Client, store: Path):
-    _, secret = KeyStore(Storage.open(StorageConfig(uri=str(store)))).create("watch", ["admin"])
+    _, secret = key_store(store).create("watch", ["admin"])
     with httpx.Client(base_url=url, headers=bearer(secret), timeout=60, trust_env=False) as watching:
         wait_until(lambda: watching.get("/metrics").status_code == 200)
     reader = Reader(url, secret)
