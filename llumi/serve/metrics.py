@@ -91,7 +91,7 @@ class Metrics:
             buckets=ANSWER_BUCKETS,
             registry=registry,
         )
-        self._in_flight = Gauge("llumi_requests_in_flight", "Requests that are being answered, this reading among them", ("role",), registry=registry)
+        self._in_flight = Gauge("llumi_requests_in_flight", "Requests that are being answered", ("role",), registry=registry)
         self._replicas = Gauge("llumi_replicas_running", "Replicas that run", ("role",), registry=registry)
         self._audit = Gauge("llumi_audit_writable", "1 while the audit log takes lines, else 0", registry=registry)
         for kind, status in REFUSALS.items():
