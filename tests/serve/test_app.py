@@ -241,7 +241,7 @@ def test_metrics_tell_of_real_replicas_and_their_times(url: str, client: httpx.C
     gm, im = Between(before, reader.read()).figures()["roles"]
     reader.close()
     assert gm["statuses"] == {"200": 2}
-    assert gm["replicas"] == im["replicas"] == 1
+    assert min(gm["replicas"], im["replicas"]) >= 1
     for times in (gm["first_token_seconds"], gm["queue_seconds"], gm["guard_seconds"]):
         assert 0 < times["p50"] < 60
     assert im["queue_seconds"]["p50"] is None
