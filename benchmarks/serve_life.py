@@ -118,7 +118,9 @@ def canary(life: Life) -> Figures:
 
 def killed(life: Life) -> Figures:
     """A replica of two ends with kill -9."""
-    rollout.deploy(life.config("serve.gm.min_replicas=2", "serve.gm.max_replicas=2"))
+    table = rollout.deploy(life.config("serve.gm.min_replicas=2", "serve.gm.max_replicas=2"))
+    name = table.roles["gm"].stable.name
+    _wait_until(lambda: len(replicas("gm-")) == 2 == _running(life))  # none is left that only finishes
     ends = Counter[str]()
 
     def read() -> None:
@@ -131,10 +133,10 @@ def killed(life: Life) -> Figures:
         for reader in readers:
             reader.start()
         time.sleep(1)
-        lost = replicas("gm-")[0]
+        lost = replicas(name)[0]
         os.kill(pid_of(lost), signal.SIGKILL)
         began = time.perf_counter()
-        _wait_until(lambda: lost not in replicas("gm-") and _running(life) == 2)
+        _wait_until(lambda: lost not in replicas(name) and _running(life) == 2)
         recovered = time.perf_counter() - began
         for reader in readers:
             reader.join()

@@ -49,8 +49,8 @@ BATCH = 16
 VLLM = {"enforce_eager": True, "max_model_len": 1024, "kv_cache_memory_bytes": 2**30, "enable_prefix_caching": False}
 """Arguments of vLLM on both sides. Without prefix caching, since a round asks what the round before asked."""
 
-RAY_NICENESS = 15
-"""What Ray adds to the niceness of its workers, where `RAY_worker_niceness` does not say otherwise."""
+RAY_NICENESS = int(os.environ.get("RAY_worker_niceness", "15"))  # noqa: SIM112 (it is how Ray spells it)
+"""What Ray adds to the niceness of its workers."""
 
 FIRST_TOKENS = 12
 """Answers of one token in a round."""

@@ -104,11 +104,12 @@ def service_session(config: Config) -> Iterator[None]:
         raise ServeError(
             f"no service runs here ({path} does not stand); start one with llumi serve, or name its cluster in ray.address"
         ) from None
-    try:
-        with join_own(address):
-            yield
-    except ConfigError:
-        raise ServeError(f"the service of {path} does not run any more; start one with: llumi serve") from None
+    with contextlib.ExitStack() as session:
+        try:
+            session.enter_context(join_own(address))
+        except ConfigError:
+            raise ServeError(f"the service of {path} does not run any more; start one with: llumi serve") from None
+        yield
 
 
 def _show(title: str, table: "Table", as_json: bool) -> None:

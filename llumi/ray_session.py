@@ -3,12 +3,14 @@
 import contextlib
 import logging
 import os
+import socket
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
 
 import ray
 import ray.data
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 
 from llumi.config import RayConfig
 from llumi.environment import head_environment, worker_environment
@@ -16,6 +18,8 @@ from llumi.errors import ConfigError
 
 LOCAL_MIN_CPUS = 4
 """Logical CPUs of a local cluster at least: two served models, their router and a proxy must fit on two cores."""
+
+LOOK_SECONDS = 2
 
 LOCAL_OBJECT_STORE_BYTES = 2**30
 
@@ -69,11 +73,19 @@ def join_own(address: str) -> Iterator[None]:
     where the cluster has ended.
     """
     _be_quiet()
+    gone = ConfigError(f"ray.address: no Ray cluster answers at {address}; start one, or leave it out")
+    host, _, port = address.rpartition(":")
+    try:  # Ray itself would look for a cluster that has ended for 20 s, and say so each second
+        socket.create_connection((host, int(port)), timeout=LOOK_SECONDS).close()
+    except OSError:
+        raise gone from None
+    # A cluster that Ray starts by itself asks for this user's token; where it is named, Ray would not send it.
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     with _environment(_ON_ONE_MACHINE):
         try:
             ray.init(address=address, configure_logging=False, log_to_driver=False, _node_ip_address=LOOPBACK)
         except ConnectionError:
-            raise ConfigError(f"ray.address: no Ray cluster answers at {address}; start one, or leave it out") from None
+            raise gone from None
         try:
             yield
         finally:

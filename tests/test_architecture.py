@@ -76,6 +76,7 @@ FLOORS = {
     "llumi.serve.clocked": 2,
     "llumi.serve.metrics": 2,
     "llumi.serve.door": 2,
+    "llumi.serve.holding": 2,
     "llumi.serve.replica": 2,
     "llumi.serve.writing": 2,
     "llumi.serve.router": 2,

@@ -86,11 +86,7 @@ def rollback(progress: Progress = silent) -> Table:
     if len(running.applied) == 1:
         raise ServeError("nothing served before: no deploy is there to take back")
     before, now = running.applied[-2], running.now
-    storage = Storage.open(before.config.storage)
-    if before.table.engine.kind != "echo":
-        for version in _versions(before.table):
-            if version.name not in now.table.names:
-                version.holding.require(storage)
+    require_standing(before, now.table)
     table = before.table.model_copy(update={"revision": uuid.uuid4().hex})
     _apply(running, Applied(before.config, table), progress)
     Running(running.standard, running.grounds, running.node, (*running.applied[:-2], Applied(before.config, table))).save()
@@ -102,6 +98,16 @@ def start(running: Running, progress: Progress = silent) -> None:
     progress("serve: replicas", 0)
     _bring_up(running.now, running.now.table.names)
     _run([RunTarget(_router(running, running.now.table), APPLICATION, None)])
+
+
+def require_standing(before: Applied, now: Table) -> None:
+    """Raise ArtifactError where a version of `before` neither runs in `now` nor can be loaded again."""
+    if before.table.engine.kind == "echo":
+        return
+    storage = Storage.open(before.config.storage)
+    for version in _versions(before.table):
+        if version.name not in now.names:
+            version.holding.require(storage)
 
 
 def require_room_for(config: Config, tables: Sequence[Table]) -> None:

@@ -85,5 +85,5 @@ def announced(config: Config) -> Iterator[None]:
 
 def address_file(config: Config) -> Path:
     """Beside a local store, else in this user's own folder."""
-    storage = Storage.open(config.storage)
+    storage = Storage.open(config.storage, create=False)
     return (Path(storage.root) if storage.is_local else Path(BESIDE_S3).expanduser()) / "serving.json"

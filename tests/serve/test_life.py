@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -202,8 +204,9 @@ def test_a_canary_answers_its_share_and_without_a_replica_nobody_notices(live: L
 
 
 def test_a_killed_replica_ends_its_streams_with_an_error_and_nothing_else_fails(live: Live):
-    rollout.deploy(live.config("serve.gm.min_replicas=2", "serve.gm.max_replicas=2"))
-    wait_until(lambda: len(replicas("gm-")) == 2)
+    table = rollout.deploy(live.config("serve.gm.min_replicas=2", "serve.gm.max_replicas=2"))
+    name = table.roles["gm"].stable.name
+    wait_until(lambda: len(replicas("gm-")) == len(replicas(name)) == 2)
     streams: list[list[str]] = []
 
     def read() -> None:
@@ -242,9 +245,20 @@ def test_more_and_fewer_replicas_under_load_lose_nothing(live: Live):
     assert {answer.status_code for answer in [*light, *heavy]} == {200}
 
 
-def test_another_process_finds_the_service_and_nobody_else_may_read_where(live: Live):
+def test_another_process_finds_the_service_and_changes_it_and_nobody_else_may_read_where(live: Live):
+    def llumi(*arguments: str) -> subprocess.CompletedProcess[str]:
+        keys = [part for override in live.overrides for part in ("--set", override)]
+        command = [sys.executable, "-m", "llumi.cli", "serve", *arguments, *keys]
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+
+    router, path = replicas("llumi#"), address_file(live.config())
     with announced(live.config()):
-        path = address_file(live.config())
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        assert json.loads(path.read_text())["pid"] == os.getpid()
-    assert not path.exists()
+        done = llumi("deploy", "--json", "--set", "serve.gm.model=gm-other")
+        assert done.returncode == 0, done.stderr
+        assert "gm-other@0" in {version["model"] for version in json.loads(done.stdout)["versions"].values()}
+        assert live.model() == "gm-other@0"
+        assert replicas("llumi#") == router
+    done = llumi("status")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"no service runs here ({path} does not stand)" in done.stderr

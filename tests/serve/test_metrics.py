@@ -284,7 +284,8 @@ def test_no_word_of_anybody_and_no_series_from_a_client():
         (MARKER.upper(), "/v1/draft", {"headers": {"X-Request-Id": MARKER}}),
         ("POST", "/v1/draft", {"headers": {"Authorization": f"Bearer {MARKER}"}}),
     ]
-    once, often = after(of, *requests), after(of, *requests * 3, *(("GET", f"/v1/{n}", {}) for n in range(50)))
+    once = after(of, *requests)
+    often = after(seen(), *requests * 3, *(("GET", f"/v1/{n}", {}) for n in range(50)))
     failed = after(replace(of, backends={**of.backends, "gm": Broken(EchoEngine())}), ("POST", "/v1/draft", {"json": marked}))
     assert failed("llumi_requests_total", **GM, status="500") == 1
     for figures in (once, often, failed):
