@@ -25,9 +25,10 @@ from pathlib import Path
 import httpx
 import psutil
 
+from llumi.adapters import ADAPTER_FOLDER
 from llumi.config import EngineConfig, load_config
 from llumi.engine import Engine, Request, Sampling, open_engine
-from llumi.models import ADAPTER_FOLDER, EMBEDDED, ensure_base, fetch_model
+from llumi.models import EMBEDDED, ensure_base, fetch_model
 from llumi.prompts import ROLES, Role, gm_prompt
 from llumi.ray_session import ray_session
 from llumi.serve.app import serve, stop_serving

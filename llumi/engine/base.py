@@ -1,9 +1,10 @@
 """The engine protocol: no more than bulk generation and serving ask of it."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from llumi.errors import EngineError
 from llumi.prompts import Message
 
 FinishReason = Literal["stop", "length"]
@@ -46,6 +47,12 @@ class Delta:
     num_completion_tokens: int = 0
     first_token_seconds: float | None = None
     replica_seconds: float | None = None
+
+
+def require_adapter(name: str | None, there: Iterable[str]) -> None:
+    """Raise EngineError where a request names an adapter that the engine has not."""
+    if name is not None and name not in there:
+        raise EngineError(f"no adapter {name}; there are: {', '.join(there) or 'none'}")
 
 
 class Engine(Protocol):

@@ -19,7 +19,7 @@ from types import MappingProxyType
 import torch
 
 from llumi.config import EngineConfig
-from llumi.engine.base import Delta, Request
+from llumi.engine.base import Delta, Request, require_adapter
 from llumi.engine.conversation import encode_conversation
 from llumi.engine.hf_batch import Batch
 from llumi.engine.hf_load import LoadedModel
@@ -48,7 +48,7 @@ class HfEngine:
         if self._closed:
             raise _closed()
         model = self._model
-        model.check_adapter(request.adapter)
+        require_adapter(request.adapter, model.adapters)
         prompt = encode_conversation(model.tokenizer, request.messages, model.context_tokens)
         room = model.context_tokens - len(prompt)
         sampling = replace(request.sampling, max_new_tokens=min(room, request.sampling.max_new_tokens))

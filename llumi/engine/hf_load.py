@@ -33,15 +33,10 @@ class LoadedModel:
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         self._last_alone = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
         # PEFT takes no dots in a name.
-        self._adapters = {name: f"adapter-{number}" for number, name in enumerate(adapters)}
+        self.adapters = {name: f"adapter-{number}" for number, name in enumerate(adapters)}
         if adapters:
-            model = _adapted(model, {self._adapters[name]: folder for name, folder in adapters.items()})
+            model = _adapted(model, {self.adapters[name]: folder for name, folder in adapters.items()})
         self._model = model.to(self.device).eval()
-
-    def check_adapter(self, name: str | None) -> None:
-        """Raise EngineError unless `name` is that of an adapter, or None."""
-        if name is not None and name not in self._adapters:
-            raise EngineError(f"no adapter {name}; there are: {', '.join(self._adapters) or 'none'}")
 
     def logits(
         self, tokens: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Cache, adapters: Sequence[str | None]
@@ -54,8 +49,8 @@ class LoadedModel:
         more: dict[str, Any] = dict(self._last_alone)
         if self._takes_positions:
             more["position_ids"] = positions
-        if self._adapters:
-            more["adapter_names"] = [_BASE if name is None else self._adapters[name] for name in adapters]
+        if self.adapters:
+            more["adapter_names"] = [_BASE if name is None else self.adapters[name] for name in adapters]
         output = self._model(input_ids=tokens, attention_mask=mask, past_key_values=cache, use_cache=True, **more)
         last: torch.Tensor = output.logits[:, -1].float()
         return last

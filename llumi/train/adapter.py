@@ -10,7 +10,7 @@ from typing import Any
 
 from peft import PeftConfig
 
-from llumi.models import ADAPTER_FOLDER
+from llumi.adapters import ADAPTER_FOLDER
 from llumi.storage import Input
 
 BASE = "models/base"

@@ -11,9 +11,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from llumi.adapters import ADAPTER_FOLDER
 from llumi.config import Config, DpoStageConfig, Stage, TrainConfig
 from llumi.errors import ConfigError
-from llumi.models import ADAPTER_FOLDER, base_settings, model_name, standing_base
+from llumi.models import base_settings, model_name, standing_base
 from llumi.prompts import Role
 from llumi.storage import Manifest, Storage, store_errors
 from llumi.train.advice import Verdict, judge

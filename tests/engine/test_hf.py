@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from collections.abc import AsyncGenerator, Collection
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,9 @@ from llumi.engine.hf_row import Row, TextStream  # noqa: E402
 from llumi.engine.hf_sampling import draw, nucleus  # noqa: E402
 from llumi.errors import EngineError, ModelError, PromptRefusedError  # noqa: E402
 from llumi.prompts import gm_prompt  # noqa: E402
+from tests.adapters import merged_reply, write_adapter  # noqa: E402
+
+RANKS = {"warm": 4, "plain": 12}
 
 
 def row(prompt: list[int] | None = None, **sampling: float) -> Row:
@@ -74,6 +78,23 @@ def test_greedy_agrees_with_plain_transformers(tiny_model: Path):
             await engine.close()
 
     assert asyncio.run(ours()) == tokenizer.decode(plain, skip_special_tokens=True).rstrip("\ufffd")
+
+
+def test_each_row_of_a_batch_is_answered_as_by_the_model_with_its_adapter_merged(tiny_model: Path, tmp_path: Path):
+    adapters = {name: write_adapter(tmp_path / name, tiny_model, seed=rank, rank=rank) for name, rank in RANKS.items()}
+    posts = ("I feel lonely.", "A far longer post. " * 9)
+    asked = [replace(ask(post, temperature=0), adapter=name) for post in posts for name in (None, *adapters)]
+
+    async def together() -> list[str]:
+        engine = HfEngine(EngineConfig(), tiny_model, adapters)
+        try:
+            return await asyncio.gather(*(answer(engine, request) for request in asked))
+        finally:
+            await engine.close()
+
+    replies = asyncio.run(together())
+    assert replies == [merged_reply(tiny_model, adapters.get(request.adapter or ""), request) for request in asked]
+    assert len(set(replies)) == len(asked)
 
 
 def test_sampling_follows_the_softmax_at_each_rows_temperature():
