@@ -72,10 +72,14 @@ class Sieve:
         return Lookup.of(self._words)
 
     def names(self, *views: Sentences) -> tuple[str, ...]:
+        """The names of the rules that hold for any of these views of one text, in their order."""
+        return tuple(judge.name for judge in self.found(*views))
+
+    def found(self, *views: Sentences) -> tuple[Judge, ...]:
         """The rules that hold for any of these views of one text, in their order."""
         asked = (self.patterns[number] for number in self._lookup.possible("\n".join(view.lines.lower() for view in views)))
         found = {judge.name for judge, pattern, _ in asked if any(judge.finds(view, [pattern]) for view in views)}
-        return tuple(judge.name for judge in self.judges if judge.name in found)
+        return tuple(judge for judge in self.judges if judge.name in found)
 
     def first(self, texts: pl.Series) -> pl.Series:
         """The name of the first rule that holds for each text, null where none does."""

@@ -56,12 +56,12 @@ class Standard:
     def refusals(self, text: str, draft: str | None = None) -> tuple[str, ...]:
         """Why `text` may not be sent, () where it may: names of rules, and `CONTACT`.
 
-        A revision is held against its `draft` too: it may repeat the draft's contacts, and adds nothing that
-        `RevisionRules.added` looks for.
+        Nothing may be `RevisionRules.invented`. A revision is held against its `draft` too: it may repeat the draft's
+        contacts and stories, and adds nothing that `RevisionRules.added` looks for.
         """
         own = {contact.key for contact in contacts(draft)} if draft is not None else set()
         unknown = any(contact.key not in own and not contact.allowed_by(self.allowed) for contact in contacts(text))
-        added = self.revisions.added_to(Sentences.of(draft), Sentences.of(text)) if draft is not None else ()
+        added = self.revisions.added_to(None if draft is None else Sentences.of(draft), Sentences.of(text))
         return (*self.rules.refusals(text), *((CONTACT,) if unknown else ()), *added)
 
     def lost(self, draft: str, revision: str) -> tuple[str, ...]:
