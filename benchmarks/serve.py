@@ -1,8 +1,13 @@
-"""What the router adds: latency and requests/s over the `echo` engine, against a bare FastAPI app around the same engine.
+"""What the router adds: latency and requests/s over the `echo` engine, against two services without any of it.
 
-    python benchmarks/serve.py [--requests 300] [--json]
+    python benchmarks/serve.py [--requests 400] [--repeats 5] [--json]
 
-Both answer the same draft on loopback, one after the other in one run; figures are medians over `--repeats` rounds.
+"app" is FastAPI and uvicorn around one engine in one process: nothing can be nearer to it. "serve" is what a user would
+write otherwise, the same app as a deployment of Ray Serve with its defaults. "router" is LLUMI: keys, limits, guard and
+audit line, and a replica in a process of its own. All three are up at once and are asked by turns, on loopback, for the
+same draft; figures are medians over the rounds. Paced clients ask every 0.3 s, so that a latency is not mostly the wait for
+a core that the same clients keep busy; "flat out" they ask again at once.
+
 "door" is what the key, the limits, the body and the line in the audit log take of that, in this process and around nothing.
 """
 
@@ -11,6 +16,7 @@ import asyncio
 import contextlib
 import json
 import multiprocessing
+import os
 import socket
 import statistics
 import tempfile
@@ -18,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import aiohttp
 import httpx
 
 from llumi.config import Config, ServeConfig, StorageConfig, load_config
@@ -32,12 +39,16 @@ from llumi.serve.ring import KeyRing
 from llumi.storage import Storage
 
 BODY = {"post": "I moved to a new town and I feel lonely in the evenings.", "max_new_tokens": 16, "seed": 1}
-CLIENTS = (1, 16)
+PACE_SECONDS = 0.3
+LOADS = {"1 client, paced": (1, PACE_SECONDS), "16 clients, paced": (16, PACE_SECONDS), "16 clients, flat out": (16, 0.0)}
+PACED_REQUESTS = {1: 60, 16: 400}
+"""In a round; one client that paces itself would take long for more."""
+
+SERVE_DEFAULTS = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "1", "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1"}
 
 
-def bare_app(port: int) -> None:
-    """FastAPI and uvicorn around one engine, and nothing else."""
-    import uvicorn
+def make_app() -> object:
+    """FastAPI around one engine, and nothing else."""
     from fastapi import FastAPI
 
     from llumi.engine.echo import EchoEngine
@@ -51,72 +62,111 @@ def bare_app(port: int) -> None:
         deltas = [delta async for delta in engine.generate(body.request(config))]
         return draft_answer("reply", ServedModel("echo", "0"), Guarded("".join(delta.text for delta in deltas)))
 
-    uvicorn.run(app, host="127.0.0.1", port=port, log_level="error")
+    return app
+
+
+def run_app(port: int) -> None:
+    """The app by itself."""
+    import uvicorn
+
+    uvicorn.run(make_app(), host="127.0.0.1", port=port, log_level="error")
+
+
+def run_serve(port: int) -> None:
+    """The app as a deployment, on a cluster of its own."""
+    os.environ.update(SERVE_DEFAULTS)
+    import ray
+    from ray import serve as ray_serve
+
+    ray.init(address="local", num_cpus=4, include_dashboard=False, configure_logging=False, log_to_driver=False)
+    ray_serve.start(http_options={"host": "127.0.0.1", "port": port})
+    app = make_app()
+    deployed = ray_serve.deployment(max_ongoing_requests=1000)(ray_serve.ingress(app)(type("Bare", (), {})))
+    ray_serve.run(deployed.bind(), name="bare")
+    time.sleep(10**6)
 
 
 @contextlib.contextmanager
-def bare(port: int) -> Iterator[Serving]:
-    """The bare app in a process of its own; it asks for no key."""
-    process = multiprocessing.get_context("spawn").Process(target=bare_app, args=(port,), daemon=True)
+def started(target: Callable[[int], None]) -> Iterator[Serving]:
+    """A service in a process of its own; it asks for no key."""
+    port = _free_port()
+    process = multiprocessing.get_context("spawn").Process(target=target, args=(port,))
     process.start()
     url = f"http://127.0.0.1:{port}"
-    for _ in range(300):
+    for _ in range(600):
         with contextlib.suppress(httpx.HTTPError):
-            httpx.post(f"{url}/v1/draft", json=BODY, trust_env=False)
-            break
+            if httpx.post(f"{url}/v1/draft", json=BODY, trust_env=False).status_code == httpx.codes.OK:
+                break
         time.sleep(0.1)
-    yield Serving(url, "none")
-    process.terminate()
-    process.join()
+    try:
+        yield Serving(url, "none")
+    finally:
+        process.terminate()
+        process.join()
 
 
 @contextlib.contextmanager
 def routed(config: Config) -> Iterator[Serving]:
-    """The service on a local cluster, with its keys and its audit log."""
+    """The service on a local cluster, with its keys, its guard and its audit log."""
     with ray_session(config.ray):
-        yield serve(config)
-        stop_serving()
+        try:
+            yield serve(config)
+        finally:
+            stop_serving()
 
 
-async def load(serving: Serving, clients: int, requests: int) -> tuple[list[float], float]:
+async def load(serving: Serving, clients: int, requests: int, pace_seconds: float) -> tuple[list[float], float]:
     """Seconds of each request, and of the whole round."""
     seconds: list[float] = []
     left = iter(range(requests))
 
-    async def one_client() -> None:
+    async def one_client(number: int) -> None:
         key = {"Authorization": f"Bearer {serving.secret}"}
-        async with httpx.AsyncClient(base_url=serving.url, headers=key, trust_env=False, timeout=60) as client:
+        due = time.perf_counter() + pace_seconds * number / clients
+        async with aiohttp.ClientSession(headers=key) as client:
             for _ in left:
-                started = time.perf_counter()
-                (await client.post("/v1/draft", json=BODY)).raise_for_status()
-                seconds.append(time.perf_counter() - started)
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                due += pace_seconds
+                began = time.perf_counter()
+                async with client.post(f"{serving.url}/v1/draft", json=BODY) as answer:
+                    answer.raise_for_status()
+                    await answer.read()
+                seconds.append(time.perf_counter() - began)
 
-    started = time.perf_counter()
-    await asyncio.gather(*(one_client() for _ in range(clients)))
-    return seconds, time.perf_counter() - started
+    began = time.perf_counter()
+    await asyncio.gather(*(one_client(number) for number in range(clients)))
+    return seconds, time.perf_counter() - began
 
 
-def measure(serving: Serving, clients: int, requests: int, repeats: int) -> dict[str, float]:
-    """Medians over the rounds, after one to warm up."""
-    asyncio.run(load(serving, clients, max(clients, requests // 5)))
-    rounds = [asyncio.run(load(serving, clients, requests)) for _ in range(repeats)]
-    percentiles = [statistics.quantiles(seconds, n=100) for seconds, _ in rounds]
-    return {
-        "p50_ms": 1000 * statistics.median(cut[49] for cut in percentiles),
-        "p99_ms": 1000 * statistics.median(cut[98] for cut in percentiles),
-        "requests_per_second": statistics.median(requests / whole for _, whole in rounds),
-    }
+def measure(services: dict[str, Serving], clients: int, pace_seconds: float, requests: int, repeats: int) -> dict[str, float]:
+    """Medians over the rounds, after one to warm up; the services take turns within each."""
+    requests = PACED_REQUESTS[clients] if pace_seconds else requests
+    rounds: dict[str, list[tuple[list[float], float]]] = {name: [] for name in services}
+    for turn in range(1 + repeats):
+        for name, serving in services.items():
+            done = asyncio.run(load(serving, clients, requests, pace_seconds if turn else 0))
+            rounds[name] += [done] if turn else []
+    row: dict[str, float] = {}
+    for name, measured in rounds.items():
+        cuts = [statistics.quantiles(seconds, n=100) for seconds, _ in measured]
+        row[f"{name}_p50_ms"] = 1000 * statistics.median(cut[49] for cut in cuts)
+        row[f"{name}_p99_ms"] = 1000 * statistics.median(cut[98] for cut in cuts)
+        row[f"{name}_requests_per_second"] = statistics.median(requests / whole for _, whole in measured)
+    for peer in ("app", "serve"):
+        row[f"added_to_{peer}_p50_ms"] = row["router_p50_ms"] - row[f"{peer}_p50_ms"]
+        row[f"added_to_{peer}_p99_ms"] = row["router_p99_ms"] - row[f"{peer}_p99_ms"]
+        if not pace_seconds:
+            row[f"requests_per_second_of_{peer}"] = row["router_requests_per_second"] / row[f"{peer}_requests_per_second"]
+    return {name: round(value, 3) for name, value in row.items()}
 
 
 def compare(requests: int, repeats: int) -> dict[str, dict[str, float]]:
-    """The figures by number of clients."""
+    """The figures by load."""
     with tempfile.TemporaryDirectory() as store:
         config = load_config(None, [f"storage.uri={store}", f"serve.port={_free_port()}", "serve.engine.kind=echo"])
-        with bare(_free_port()) as serving:
-            plain = {clients: measure(serving, clients, requests, repeats) for clients in CLIENTS}
-        with routed(config) as serving:
-            ours = {clients: measure(serving, clients, requests, repeats) for clients in CLIENTS}
-    return {f"{clients} clients": _row(plain[clients], ours[clients]) for clients in CLIENTS}
+        with started(run_app) as app, started(run_serve) as bare, routed(config) as router:
+            services = {"app": app, "serve": bare, "router": router}
+            return {name: measure(services, *shape, requests, repeats) for name, shape in LOADS.items()}
 
 
 def door_microseconds(requests: int, repeats: int) -> dict[str, dict[str, float]]:
@@ -131,7 +181,7 @@ def door_microseconds(requests: int, repeats: int) -> dict[str, dict[str, float]
             "path": "/v1/draft",
             "headers": [(b"authorization", f"Bearer {secret}".encode()), (b"x-request-id", b"0" * 32)],
         }
-        door = Door(nothing, ServeConfig(), access, {"/v1/draft"})
+        door = Door(nothing, ServeConfig(), access, {"/v1/draft"}, ())
         rounds = [asyncio.run(through(door, scope, requests)) for _ in range(1 + repeats)][1:]
         access.audit.close()
         assert verify(Path(store) / "audit").lines == (1 + repeats) * requests
@@ -141,33 +191,29 @@ def door_microseconds(requests: int, repeats: int) -> dict[str, dict[str, float]
 async def through(door: Door, scope: dict, requests: int) -> float:
     """The median seconds of one request."""
     body = json.dumps(BODY).encode()
-
-    async def receive() -> dict:
-        return {"type": "http.request", "body": body}
-
-    async def send(message: dict) -> None:
-        pass
-
     seconds = []
     for _ in range(requests):
-        started = time.perf_counter()
+        messages = [{"type": "http.request", "body": body}]
+
+        async def receive(messages: list[dict] = messages) -> dict:
+            if messages:
+                return messages.pop()
+            return await asyncio.Event().wait()
+
+        began = time.perf_counter()
         await door(scope, receive, send)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.perf_counter() - began)
     return statistics.median(seconds)
+
+
+async def send(message: dict) -> None:
+    """Nobody listens."""
 
 
 async def nothing(scope: dict, receive: object, send: Callable) -> None:
     """An app that answers at once."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b""})
-
-
-def _row(plain: dict[str, float], ours: dict[str, float]) -> dict[str, float]:
-    row = {f"bare_{key}": value for key, value in plain.items()} | {f"router_{key}": value for key, value in ours.items()}
-    row["added_p50_ms"] = ours["p50_ms"] - plain["p50_ms"]
-    row["added_p99_ms"] = ours["p99_ms"] - plain["p99_ms"]
-    row["requests_per_second_ratio"] = ours["requests_per_second"] / plain["requests_per_second"]
-    return {key: round(value, 3) for key, value in row.items()}
 
 
 def _free_port() -> int:
@@ -178,19 +224,19 @@ def _free_port() -> int:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=300, help="requests per round")
-    parser.add_argument("--repeats", type=int, default=3, help="rounds")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=400, help="requests per round, flat out")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     figures = door_microseconds(arguments.requests, arguments.repeats) | compare(arguments.requests, arguments.repeats)
     if arguments.json:
         print(json.dumps(figures))
         return
-    for clients, row in figures.items():
-        print(f"\n{clients}")
-        for name, value in row.items():
-            print(f"  {name:34}{value:10.3f}")
+    for name, row in figures.items():
+        print(f"\n{name}")
+        for figure, value in row.items():
+            print(f"  {figure:34}{value:10.3f}")
 
 
 if __name__ == "__main__":

@@ -40,8 +40,9 @@ QUIET = {
     "RAY_DEDUP_LOGS_SKIP_REGEX": "worker processes have been started on node",
     # A task that asks for no GPU keeps the CUDA_VISIBLE_DEVICES of its node.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Serve's proxy would echo any X-Request-Id, and fail with 500 at one that is no UTF-8.
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "llumi.serve.request_id:proxy_middlewares",
+    # Serve's own threads beside those of a router or a replica would only hand each request to and fro.
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
 }
 """What the libraries need to behave alike on every node."""
 

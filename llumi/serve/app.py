@@ -12,7 +12,8 @@ import httpx
 import ray
 from ray import serve as ray_serve
 from ray.serve import Application
-from ray.serve.config import HTTPOptions, ProxyLocation
+from ray.serve.config import ProxyLocation
+from ray.serve.schema import LoggingConfig
 
 from llumi import errors
 from llumi.config import Config
@@ -27,6 +28,7 @@ from llumi.safety.standard import Standard
 from llumi.serve.api import ServedModel
 from llumi.serve.audit import audit_folder
 from llumi.serve.door import Grounds
+from llumi.serve.front import family_of
 from llumi.serve.keys import make_key, new_secret
 from llumi.serve.replica import EngineReplica
 from llumi.serve.router import APPLICATION, Router
@@ -40,7 +42,6 @@ HEALTH_CHECK_TIMEOUT_SECONDS = 120
 CONSTRUCTOR_RETRIES = 2
 """A store may stumble once; a model that cannot be loaded stays so, and whoever starts the service waits to hear it."""
 
-ROUTER_ONGOING_REQUESTS = 1000
 VERSION_LENGTH = 12
 
 
@@ -70,7 +71,8 @@ def serve(config: Config, progress: Progress = silent) -> Serving:
     serving = Serving(base_url(config), new_secret())
     try:
         progress("serve: replicas", 0)
-        _start(config)
+        # The router listens itself (see Front), and its audit log has a line for each request.
+        ray_serve.start(proxy_location=ProxyLocation.Disabled, logging_config=LoggingConfig(enable_access_log=False))
         _deploy(build_graph(config, storage, models, standard, serving.secret))
         for done, role in enumerate(ROLES, start=1):
             _try_role(serving, role, config.serve.timeout_seconds)
@@ -92,10 +94,11 @@ def build_graph(
     """Router -> GM, IM; `secret` opens both, beside the keys of the store."""
     handles = {role: _role_deployment(config, storage, role, models[role]) for role in ROLES}
     router = ray_serve.deployment(
-        ray_serve.ingress()(Router),
+        Router,
         name="router",
-        max_ongoing_requests=ROUTER_ONGOING_REQUESTS,
-        ray_actor_options={"num_cpus": 0},
+        health_check_period_s=HEALTH_CHECK_SECONDS,
+        # Where `serve` was called: there its port was looked at, its flags' SQLite file lies, and its URL leads.
+        ray_actor_options={"num_cpus": 0, "resources": {f"node:{ray.util.get_node_ip_address()}": 0.001}},
     )
     own_key = make_key("start", secret, ROLES, time.time()).model_copy(update={"id": "start"})  # the audit log names it so
     grounds = Grounds(storage, own_key, audit_folder(config.serve, storage), anchored(config.rate))
@@ -141,8 +144,7 @@ def base_url(config: Config) -> str:
 
 def check_port(host: str, port: int) -> None:
     """Raise ServeError unless this machine can listen there."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
+    with socket.socket(family_of(host)) as probe:
         # Connections that were closed a moment ago do not hold the port; one that listens does.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -156,18 +158,10 @@ def check_port(host: str, port: int) -> None:
             raise ServeError(f"serve.host: {host}:{port} cannot be listened on ({reason}); use 127.0.0.1 or 0.0.0.0") from None
 
 
-def _start(config: Config) -> None:
-    everywhere = config.serve.host in ANY_ADDRESS
-    ray_serve.start(
-        proxy_location=ProxyLocation.EveryNode if everywhere else ProxyLocation.HeadOnly,
-        http_options=HTTPOptions(host=config.serve.host, port=config.serve.port),
-    )
-
-
 def _deploy(graph: Application) -> None:
     """Deploy and wait until every replica runs."""
     try:
-        ray_serve.run(graph, name=APPLICATION, route_prefix="/")
+        ray_serve.run(graph, name=APPLICATION, route_prefix=None)
     except RuntimeError as error:
         deployments = ray_serve.status().applications[APPLICATION].deployments.values()
         raise _replica_error("\n".join([str(error), *(deployment.message for deployment in deployments)])) from None

@@ -105,7 +105,7 @@ class Door:
         except ConnectionResetError:
             return
         else:
-            await self._app(scope, _replayed(body, receive), send)
+            await _while_there(self._app, scope, _Client(body, receive), send)
 
     def _key(self, headers: Headers) -> Key:
         scheme, _, secret = headers.get("authorization", "").partition(" ")
@@ -187,15 +187,38 @@ def _patience(headers: Headers) -> float:
     return asyncio.get_running_loop().time() + seconds
 
 
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    """An ASGI `receive` that gives the body in one piece, then what comes from the client."""
-    given = False
+class _Client:
+    """An ASGI `receive` that gives the body in one piece, then waits until the client leaves."""
 
-    async def receive_again() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
+    def __init__(self, body: bytes, receive: Receive) -> None:
+        self._messages = [{"type": "http.request", "body": body, "more_body": False}]
+        self._receive = receive
+        self._gone = asyncio.Event()
 
-    return receive_again
+    async def __call__(self) -> Message:
+        if self._messages:
+            return self._messages.pop()
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def leaves(self) -> None:
+        """Returns when the client has left, or was answered."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone.set()
+
+
+async def _while_there(app: ASGIApp, scope: Scope, client: _Client, send: _Watched) -> None:
+    """Let `app` answer, and cancel it when the client leaves before the end: no model writes for nobody."""
+    answering = asyncio.ensure_future(app(scope, client, send))
+    leaving = asyncio.create_task(client.leaves())
+    try:
+        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if send.ended:
+            await asyncio.wait({answering})
+    finally:
+        leaving.cancel()
+        answering.cancel()
+        await asyncio.wait({answering})
+    if not answering.cancelled():
+        answering.result()

@@ -49,6 +49,7 @@ from llumi.serve.api import (
 from llumi.serve.call import CALL
 from llumi.serve.cases import case_of
 from llumi.serve.door import LIVENESS, Access, Door, Grounds
+from llumi.serve.front import Front
 from llumi.serve.guard import Guard
 from llumi.serve.guarded import Guarded
 from llumi.serve.request_id import RequestId
@@ -98,8 +99,9 @@ class RoleHandle:
     """The replicas of one role as a backend; their errors of ours come as values (see EngineReplica)."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
-        self._handle = handle
-        self._streaming = handle.options(stream=True)
+        # From process to process by gRPC: by Ray's object store, a short answer takes twice as long.
+        self._handle = handle.options(_by_reference=False)
+        self._streaming = self._handle.options(stream=True)
 
     async def complete(self, request: EngineRequest) -> Delta:
         """See Backend."""
@@ -121,9 +123,9 @@ class RoleHandle:
 
 
 class Router:
-    """The ingress of the service: the routes over the two roles' handles."""
+    """The ingress of the service: the routes over the two roles' handles, and the HTTP server before them."""
 
-    def __init__(
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
         self,
         config: ServeConfig,
         models: Mapping[Role, ServedModel],
@@ -132,11 +134,16 @@ class Router:
         handles: Mapping[Role, DeploymentHandle],
     ) -> None:
         backends = {role: RoleHandle(handle) for role, handle in handles.items()}
-        self._service = Service(config, models, backends, running_roles, grounds.access(), standard, grounds.rate)
+        service = Service(config, models, backends, running_roles, grounds.access(), standard, grounds.rate)
+        self._front = await Front.open(build_app(service), config.host, config.port)
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        """The app, built in the replica once its handles are there."""
-        return build_app(self._service)
+    async def check_health(self) -> None:
+        """Called by Serve from time to time: raises unless the routes are reached."""
+        self._front.check()
+
+    async def __del__(self) -> None:
+        """Finish what runs."""
+        await asyncio.shield(self._front.close())
 
 
 async def running_roles() -> Mapping[Role, bool]:

@@ -268,7 +268,7 @@ def test_serve_until_the_job_is_stopped(cluster: Cluster) -> None:
     port = next(value for value in cluster.overrides if value.startswith("serve.port=")).partition("=")[2]
     _wait_until_up(f"http://127.0.0.1:{port}/healthz", START_SECONDS)
     _, secret = KeyStore(cluster.storage).create("web", ["gm"])
-    # An id that is none would go through Serve's proxy, were the middleware of ours not there.
+    # An id that is none, and no UTF-8.
     headers = {"Authorization": f"Bearer {secret}".encode(), "X-Request-Id": b"\xff"}
 
     def ask() -> httpx.Response:

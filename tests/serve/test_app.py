@@ -1,4 +1,4 @@
-"""The whole service on a real cluster: two deployments behind Serve's proxy, asked over HTTP."""
+"""The whole service on a real cluster: two deployments behind the router, asked over HTTP."""
 
 import contextlib
 import json
@@ -30,7 +30,6 @@ from llumi.serve.api import LABEL
 from llumi.serve.app import Serving, check_port, serve, stop_serving
 from llumi.serve.audit import log_files
 from llumi.serve.audit_check import verify
-from llumi.serve.router import APPLICATION
 from llumi.storage import Storage
 from tests.conftest import free_port
 from tests.serve.keyed import key_store
@@ -307,7 +306,7 @@ def test_a_port_that_was_just_closed_is_free():
     check_port("127.0.0.1", port)
 
 
-def test_the_proxy_listens_where_it_was_told_only(url: str):
+def test_the_router_listens_where_it_was_told_only(url: str):
     port = int(url.rsplit(":", 1)[1])
     with socket.socket() as elsewhere:
         elsewhere.bind(("127.0.0.2", port))
@@ -325,7 +324,6 @@ def test_no_text_of_a_person_reaches_a_log(client: httpx.Client, openai: OpenAI)
         client.post("/v1/draft", json={"post": MARKER, "max_new_tokens": 1}, headers=headers)
         client.get(f"/v1/{MARKER}?{MARKER}", headers=headers)
     client.post("/v1/draft", json={"post": MARKER * 2**17})
-    wait_until(lambda: any("404" in line for line in replica_log_lines("router")))
     logs = [file for file in log_folder().rglob("*") if file.is_file()]
     assert any("replica_" in file.name for file in logs)
     assert [file.name for file in logs if MARKER.encode() in file.read_bytes()] == []
@@ -342,8 +340,3 @@ def test_the_audit_log_holds_every_request_and_no_text(client: httpx.Client, sto
 
 def log_folder() -> Path:
     return Path(ray._private.worker.global_worker.node.get_logs_dir_path())
-
-
-def replica_log_lines(deployment: str) -> list[str]:
-    files = log_folder().glob(f"serve/replica_{APPLICATION}_{deployment}_*.log")
-    return [line for file in files for line in file.read_text().splitlines()]

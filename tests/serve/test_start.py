@@ -41,7 +41,7 @@ def test_without_rules_nothing_starts(config: Config, ray_cluster: None):
     absent = config.model_copy(update={"safety": config.safety.model_copy(update={"rules": Path("no-such-rules.yaml")})})
     with pytest.raises(ConfigError, match=r"no-such-rules\.yaml: cannot be read"):
         serve(with_serve(absent))
-    assert ray_serve.status().proxies == {}
+    assert ray_serve.status().applications == {}
 
 
 def test_a_port_in_use_is_said_before_anything_starts(config: Config, ray_cluster: None):
@@ -50,7 +50,7 @@ def test_a_port_in_use_is_said_before_anything_starts(config: Config, ray_cluste
         port = other.getsockname()[1]
         with pytest.raises(ServeError, match=f"{port}: the port is in use"):
             serve(with_serve(config, port=port))
-    assert ray_serve.status().proxies == {}
+    assert ray_serve.status().applications == {}
 
 
 def test_a_model_without_tokenizer_is_said_before_anything_starts(config: Config, ray_cluster: None):
@@ -59,7 +59,7 @@ def test_a_model_without_tokenizer_is_said_before_anything_starts(config: Config
     (Path(storage.path("models/base")) / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match=r"base: no tokenizer \(tokenizer\.json\)"):
         serve(with_serve(config))
-    assert ray_serve.status().proxies == {}
+    assert ray_serve.status().applications == {}
 
 
 @pytest.mark.slow
