@@ -50,9 +50,13 @@ class PrivacyConfig(Section):
 
 
 class SafetyConfig(Section):
-    """The rules by which posts and replies are judged; null is the file that LLUMI ships."""
+    """The rules by which posts and replies are judged; null is the file that LLUMI ships.
+
+    `likeness`: where the rules find no risk in a post of the service, it is also compared with made-up posts at risk.
+    """
 
     rules: Path | None = None
+    likeness: bool = True
 
 
 class CorpusConfig(Section):

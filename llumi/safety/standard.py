@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Self
 
 from llumi.contacts import AllowList
+from llumi.embedding_light import light_embedder
 from llumi.errors import ConfigError
 from llumi.safety.answers import Answers
 from llumi.safety.contacts import contacts
+from llumi.safety.disguise import undisguised
+from llumi.safety.likeness import Likeness
 from llumi.safety.resources import Resource, Resources
 from llumi.safety.revisions import RevisionRules
-from llumi.safety.rules import SafetyRules
+from llumi.safety.rules import TIERS, SafetyRules, Tier
 from llumi.safety.sentences import Sentences
 
 CONTACT = "contact"
@@ -30,14 +33,17 @@ class Standard:
     resources: Resources
     answers: Answers
     extra: tuple[str, ...] = ()
+    likeness: Likeness | None = None
 
     @classmethod
-    def load(cls, rules: Path | None = None, extra: Sequence[str] = ()) -> Self:
-        """The rules of `rules` (else LLUMI's), with `extra` numbers and domains allowed.
+    def load(cls, rules: Path | None = None, extra: Sequence[str] = (), *, likeness: bool = True) -> Self:
+        """The rules of `rules` (else LLUMI's), with `extra` numbers and domains allowed; `likeness` for posts.
 
-        Raises ConfigError in one line, also where the rules would refuse what the service itself says.
+        Raises ConfigError in one line, also where the rules would refuse what the service itself says, and where the
+        embedding model of `likeness` is missing.
         """
-        standard = cls(SafetyRules.load(rules), RevisionRules.load(), Resources.load(), Answers.load(), tuple(extra))
+        parts = (SafetyRules.load(rules), RevisionRules.load(), Resources.load(), Answers.load())
+        standard = cls(*parts, tuple(extra), Likeness.load() if likeness else None)
         answers = standard.answers
         for text in (*answers.fallbacks.model_dump().values(), answers.closing):
             if refused := standard.refusals(text):
@@ -53,6 +59,26 @@ class Standard:
         numbers = [entry for entry in self.extra if entry not in domains]
         return AllowList.of([*self.resources.numbers, *numbers], [*self.resources.domains, *domains])
 
+    def warm_up(self) -> None:
+        """Load what `tier` needs, so that no post waits for it; raises ModelError where it is missing."""
+        if self.likeness:
+            light_embedder()
+
+    def tier(self, post: str) -> Tier:
+        """The tier of a post: by the rules, also as a reader sees its words; and by likeness where they find no risk."""
+        return self.tiers([post])[0]
+
+    def tiers(self, posts: Sequence[str]) -> list[Tier]:
+        """`tier` of each post, in less time than one by one."""
+        plain = [undisguised(post) for post in posts]
+        told = [max(map(self.rules.tier, {post, seen}), key=TIERS.index) for post, seen in zip(posts, plain, strict=True)]
+        if self.likeness is None:
+            return told
+        left = [at for at, tier in enumerate(told) if tier == "none"]
+        for at, tier in zip(left, self.likeness.tiers([plain[at] for at in left]), strict=True):
+            told[at] = tier or "none"
+        return told
+
     def refusals(self, text: str, draft: str | None = None) -> tuple[str, ...]:
         """Why `text` may not be sent, () where it may: names of rules, and `CONTACT`.
 
@@ -62,7 +88,9 @@ class Standard:
         own = {contact.key for contact in contacts(draft)} if draft is not None else set()
         unknown = any(contact.key not in own and not contact.allowed_by(self.allowed) for contact in contacts(text))
         added = self.revisions.added_to(None if draft is None else Sentences.of(draft), Sentences.of(text))
-        return (*self.rules.refusals(text), *((CONTACT,) if unknown else ()), *added)
+        plain = undisguised(text)
+        hidden = self.rules.refusals(plain) if plain != text else ()
+        return tuple(dict.fromkeys((*self.rules.refusals(text), *hidden, *((CONTACT,) if unknown else ()), *added)))
 
     def lost(self, draft: str, revision: str) -> tuple[str, ...]:
         """What the draft holds and the revision has to hold: questions about safety, and crisis lines (`RESOURCE_LOST`)."""

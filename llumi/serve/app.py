@@ -61,7 +61,7 @@ def serve(config: Config, progress: Progress = silent) -> Serving:
     storage = Storage.open(config.storage)
     models = {role: served_model(config, storage, role) for role in ROLES}
     check_engine(config.serve.engine, "serve.engine")
-    standard = Standard.load(config.safety.rules, config.serve.allowed)
+    standard = Standard.load(config.safety.rules, config.serve.allowed, likeness=config.safety.likeness)
     replicas = sum(config.serve.role(role).min_replicas for role in ROLES)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     require_room("serve.engine", replicas, config.serve.engine, nodes)
