@@ -55,7 +55,7 @@ def deploy(config: ConfigOption = None, overrides: SetOption = None, as_json: Js
     from llumi.serve.rollout import deploy as run_deploy
 
     tree = load_config(config, overrides or ())
-    with progress_shown() as progress, service_session(tree):
+    with progress_shown(quiet=as_json) as progress, service_session(tree):
         table = run_deploy(tree, progress)
         progress.finish()
         _show("deployed", table, as_json)
@@ -69,7 +69,7 @@ def rollback(config: ConfigOption = None, overrides: SetOption = None, as_json: 
     """
     from llumi.serve.rollout import rollback as run_rollback
 
-    with progress_shown() as progress, service_session(load_config(config, overrides or ())):
+    with progress_shown(quiet=as_json) as progress, service_session(load_config(config, overrides or ())):
         table = run_rollback(progress)
         progress.finish()
         _show("rolled back to", table, as_json)

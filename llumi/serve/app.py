@@ -44,7 +44,7 @@ def serve(config: Config, progress: Progress = silent, tell: Tell = untold) -> S
     EngineError; the service then is not left half up.
     """
     storage = Storage.open(config.storage)
-    table = rollout.plan(config, storage, tell)
+    table = rollout.plan(config, storage, rollout.living_nodes(), tell)
     standard = Standard.load(config.safety, config.serve.allowed)
     rollout.require_room_for(config, [table])
     check_port(config.serve.host, config.serve.port)

@@ -49,18 +49,20 @@ DRAIN_MARGIN_SECONDS = 10
 SWITCH_SECONDS = 60
 POLL_SECONDS = 0.2
 
+Nodes = Sequence[Mapping[str, float]]
+
 _FIXED = ("storage", "safety", "rate", "serve.host", "serve.port", "serve.audit", "serve.allowed")
 """What the router stands on; it stays until the service is started anew."""
 
 
-def plan(config: Config, storage: Storage, tell: Tell = untold) -> Table:
-    """What `config` leads to; `tell` is given one line: which engine, and why.
+def plan(config: Config, storage: Storage, nodes: Nodes, tell: Tell = untold) -> Table:
+    """What `config` leads to on `nodes`; `tell` is given one line: which engine, and why.
 
     Raises ConfigError, ArtifactError or ModelError where it cannot serve.
     """
     pools = [config.serve.shared] if config.serve.shared_base else [config.serve.role(role) for role in ROLES]
     replicas = sum(pool.min_replicas for pool in pools)
-    choice = choose_engine(config.serve.engine, replicas, _nodes())
+    choice = choose_engine(config.serve.engine, replicas, nodes)
     tell(f"engine: {choice.line}")
     check_engine(choice.engine, "serve.engine")
     roles = {role: _role_table(config, choice.engine, storage, role) for role in ROLES}
@@ -78,7 +80,7 @@ def deploy(config: Config, progress: Progress = silent) -> Table:
     for key in _FIXED:
         if _value(config, key) != _value(running.now.config, key):
             raise ConfigError(f"{key}: cannot change while the service runs; end it, and start it with this config")
-    table = plan(config, Storage.open(config.storage))
+    table = plan(config, Storage.open(config.storage), living_nodes())
     _apply(running, Applied(config, table), progress)
     running.with_applied(Applied(config, table)).save()
     return table
@@ -118,7 +120,7 @@ def require_room_for(config: Config, tables: Sequence[Table]) -> None:
     """Raise ConfigError unless the cluster holds the replicas of all versions in `tables`, side by side."""
     pools = {version.pool: table.config.scaling(role) for table in tables for role, version in table.versions}
     replicas = sum(pool.min_replicas for pool in pools.values())
-    require_room("serve.engine", replicas, tables[-1].engine, _nodes())
+    require_room("serve.engine", replicas, tables[-1].engine, living_nodes())
 
 
 def states(table: Table) -> dict[str, dict[str, object]]:
@@ -258,7 +260,7 @@ def _role_table(config: Config, engine: EngineConfig, storage: Storage, role: Ro
         return RoleTable(stable=stable)
     canary = _routed(config, engine, storage, role, wanted.canary)
     if canary.name == stable.name:
-        raise ConfigError(f"serve.{role}.canary: {canary.served} is the model beside it already; name another")
+        raise ConfigError(f"serve.{role}.canary.model: {canary.served.name} is the model beside it already; name another")
     return RoleTable(stable=stable, canary=canary, weight=wanted.canary.weight)
 
 
@@ -290,8 +292,8 @@ def _in_one_pool(roles: Mapping[Role, RoleTable]) -> dict[Role, RoleTable]:
     }
 
 
-def _nodes() -> list[dict[str, float]]:
-    """The resources of each node that lives."""
+def living_nodes() -> Nodes:
+    """The Ray resources of each node that lives."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 

@@ -30,6 +30,7 @@ from llumi.serve.api import LABEL
 from llumi.serve.app import Serving, check_port, serve, stop_serving
 from llumi.serve.audit import log_files
 from llumi.serve.audit_check import verify
+from llumi.serve.sight import Between, Reader
 from llumi.storage import Storage
 from tests.conftest import free_port
 from tests.serve.keyed import key_store
@@ -227,6 +228,23 @@ def test_a_key_opens_while_it_stands_and_no_longer(url: str, client: httpx.Clien
     assert client.post("/v1/improve", json={**POST, "draft": MARKER}, headers=bearer(secret)).status_code == 403
     keys.revoke("web")
     wait_until(lambda: status() == 401)
+
+
+def test_metrics_tell_of_real_replicas_and_their_times(url: str, client: httpx.Client, store: Path):
+    _, secret = key_store(store).create("watch", ["admin"])
+    with httpx.Client(base_url=url, headers=bearer(secret), timeout=60, trust_env=False) as watching:
+        wait_until(lambda: watching.get("/metrics").status_code == 200)
+    reader = Reader(url, secret)
+    before = reader.read()
+    for stream in (False, True):
+        assert client.post("/v1/draft", json={"post": "It is late.", "max_new_tokens": 5, "stream": stream}).status_code == 200
+    gm, im = Between(before, reader.read()).figures()["roles"]
+    reader.close()
+    assert gm["statuses"] == {"200": 2}
+    assert min(gm["replicas"], im["replicas"]) >= 1
+    for times in (gm["first_token_seconds"], gm["queue_seconds"], gm["guard_seconds"]):
+        assert 0 < times["p50"] < 60
+    assert im["queue_seconds"]["p50"] is None
 
 
 def test_a_request_id_comes_back_once_and_as_it_was_where_it_is_one(client: httpx.Client):

@@ -135,22 +135,22 @@ def test_the_wait_for_a_replica_and_the_first_token_are_told_apart(stream: bool)
     of = replace(of, backends={"gm": Replica(0.3), "im": Replica(0)})
     of.backends["gm"].replica._engine = EchoEngine(seconds_per_token=0.3)
     figures = after(of, drafted(stream=stream), improved(stream=stream))
-    assert 0.3 <= figures("llumi_queue_seconds_sum", **GM) < 0.6
+    waited = figures("llumi_queue_seconds_sum", **GM)
     first_token, answer = figures("llumi_first_token_seconds_sum", **GM), figures("llumi_answer_seconds_sum", **GM)
-    assert 0.6 <= first_token < 0.9
+    assert waited >= 0.3
+    assert first_token >= waited + 0.3
     assert answer >= first_token + 0.6  # three more tokens
-    assert figures("llumi_queue_seconds_sum", **IM) < 0.3
     assert figures("llumi_queue_seconds_count", **IM) == figures("llumi_first_token_seconds_count", **IM) == 1
 
 
 def test_a_refused_draw_waits_twice_and_has_one_first_token():
     of = seen()
-    of = replace(of, backends={"gm": Replica(0.2), "im": Replica(0)})
+    of = replace(of, backends={"gm": Replica(0.5), "im": Replica(0)})
     of.backends["gm"].replica._engine = Bluntly()
     figures = after(of, drafted())
     assert figures("llumi_queue_seconds_count", **GM) == figures("llumi_first_token_seconds_count", **GM) == 1
-    assert figures("llumi_queue_seconds_sum", **GM) >= 0.4
-    assert figures("llumi_first_token_seconds_sum", **GM) < 0.35
+    assert figures("llumi_queue_seconds_sum", **GM) >= 1
+    assert figures("llumi_first_token_seconds_sum", **GM) < figures("llumi_queue_seconds_sum", **GM)
 
 
 def test_refusals_are_counted_by_kind():

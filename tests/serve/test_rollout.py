@@ -27,7 +27,7 @@ def publish(folder: Path, name: str, content: bytes) -> None:
 
 
 def applied(of: Config) -> Applied:
-    return Applied(of, plan(of, Storage.open(of.storage)))
+    return Applied(of, plan(of, Storage.open(of.storage), [{"CPU": 4.0}]))
 
 
 def test_a_version_is_a_model_its_weights_and_its_engine(tmp_path: Path):
@@ -58,7 +58,7 @@ def test_a_canary_is_another_model_with_a_share(tmp_path: Path):
     publish(tmp_path, "base", b"base")
     publish(tmp_path, "gm-sft", b"first")
     gm = applied(config(tmp_path, "serve.gm.canary={model: base, weight: 0.25}")).table.roles["gm"]
-    assert ([version.model for version in gm.versions], gm.weight) == (["gm-sft", "base"], 0.25)
+    assert ([version.served.name for version in gm.versions], gm.weight) == (["gm-sft", "base"], 0.25)
     with pytest.raises(ConfigError, match=r"serve\.gm\.canary\.model: gm-sft is the model beside it"):
         applied(config(tmp_path, "serve.gm.canary={model: gm-sft, weight: 0.25}"))
     with pytest.raises(ConfigError, match=r"serve\.gm\.canary\.weight"):
