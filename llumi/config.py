@@ -55,11 +55,13 @@ class SafetyConfig(Section):
 
     `rules` and `answers` stand in the place of LLUMI's file. `resources` are the crisis lines of some countries, in the place
     of LLUMI's lines for these; all other countries keep theirs, and an emergency number that the file does not name stays.
+    `likeness`: where the rules find no risk in a post of the service, it is also compared with made-up posts at risk.
     """
 
     rules: Path | None = None
     resources: Path | None = None
     answers: Path | None = None
+    likeness: bool = True
 
 
 class CorpusConfig(Section):
@@ -459,20 +461,13 @@ class CanaryConfig(Section):
     weight: float = Field(gt=0, lt=1)
 
 
-class RoleConfig(Section):
-    """One served model and how it scales; null serves the newest stage that stands (dpo2, else dpo1, else sft, else base).
-
-    `adapter` (LoRA, in PEFT's layout) answers in its place: `models/NAME` of the store, or a folder on every node. `model`
-    is then what the adapter sits on; null is the base.
+class ScalingConfig(Section):
+    """How many replicas answer.
 
     Where every replica has `max_ongoing_requests`, `max_queued` more wait; whoever comes then is told to come later. More
     replicas start once the load asked for them for `upscale_seconds`, fewer stay once it did not for `downscale_seconds`.
-    A `canary` scales by the same figures, and by itself.
     """
 
-    model: str | None = None
-    adapter: str | None = None
-    canary: CanaryConfig | None = None
     min_replicas: int = Field(1, ge=1)
     max_replicas: int = Field(1, ge=1)
     target_ongoing_requests: float = Field(8, gt=0)
@@ -486,6 +481,22 @@ class RoleConfig(Section):
         if self.min_replicas > self.max_replicas:
             raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
         return self
+
+    def scales_otherwise(self) -> list[str]:
+        """The keys of this section that are not at their defaults."""
+        return [key for key, field in ScalingConfig.model_fields.items() if getattr(self, key) != field.default]
+
+
+class RoleConfig(ScalingConfig):
+    """One served model and how it scales; null serves the newest stage that stands (dpo2, else dpo1, else sft, else base).
+
+    `adapter` (LoRA, in PEFT's layout) answers in its place: `models/NAME` of the store, or a folder on every node. `model`
+    is then what the adapter sits on; null is the base. A `canary` scales by the same figures, and by itself.
+    """
+
+    model: str | None = None
+    adapter: str | None = None
+    canary: CanaryConfig | None = None
 
     @model_validator(mode="after")
     def _adapter_in_one_place(self) -> Self:
@@ -502,7 +513,10 @@ class GuardConfig(Section):
 
 
 class ServeConfig(Section):
-    """GM and IM behind one router; they scale and fail apart.
+    """GM and IM behind one router; they scale and fail apart, unless `shared_base`.
+
+    With `shared_base` each replica holds the base once, and an adapter for each model that was trained from it with LoRA; all
+    of them answer for both roles and scale by `shared`. The roles' own sections then say which models, not how many replicas.
 
     `country` (such as IE) chooses the crisis lines that stand in an answer where the request names none. `allowed` are phone
     numbers and web domains that a model may write, besides those of the crisis lines.
@@ -516,6 +530,8 @@ class ServeConfig(Section):
     engine: ServeEngineConfig = ServeEngineConfig()
     gm: RoleConfig = RoleConfig()
     im: RoleConfig = RoleConfig()
+    shared_base: bool = False
+    shared: ScalingConfig = ScalingConfig()
     max_new_tokens: int = Field(300, ge=1)
     temperature: float = Field(0.7, ge=0)
     top_p: float = Field(0.95, gt=0, le=1)
@@ -533,9 +549,22 @@ class ServeConfig(Section):
             raise ValueError(f"audit {self.audit} is another folder for each process; give an absolute path")
         return self
 
+    @model_validator(mode="after")
+    def _scaling_in_one_place(self) -> Self:
+        for name, section in {"gm": self.gm, "im": self.im}.items() if self.shared_base else ():
+            for key in section.scales_otherwise():
+                raise ValueError(f"{name}.{key} has no effect with shared_base; set shared.{key}")
+        for key in [] if self.shared_base else self.shared.scales_otherwise():
+            raise ValueError(f"shared.{key} has no effect without shared_base; set gm.{key} and im.{key}, or shared_base=true")
+        return self
+
     def role(self, role: Role) -> RoleConfig:
         """The section of one role."""
         return self.gm if role == "gm" else self.im
+
+    def scaling(self, role: Role) -> ScalingConfig:
+        """How the replicas scale that answer for a role."""
+        return self.shared if self.shared_base else self.role(role)
 
 
 class RateConfig(Section):

@@ -35,7 +35,7 @@ def write_adapter(
             for part, size in (("A", (rank, size_in)), ("B", (size_out, rank))):
                 drawn = (SCALE * numbers.standard_normal(size)).astype(np.float32)
                 weights[f"base_model.model.{module}.lora_{part}.weight"] = drawn
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     own = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(model), "r": rank, "lora_alpha": rank,

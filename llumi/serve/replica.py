@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,24 +23,25 @@ PROBE = Request(tuple(gm_prompt("Hello.")), Sampling(max_new_tokens=1, temperatu
 
 
 class EngineReplica:
-    """What Serve runs for a role.
+    """What Serve runs for a role, or for both where they share the base.
 
     Errors are returned, not raised: Serve writes a traceback into its log for each exception of a replica, which buries the
     one line that matters, and whose message may hold the text that the engine failed at.
     """
 
-    def __init__(self, engine: EngineConfig, storage: Storage, holding: Holding) -> None:
-        """Load what `holding` names (`echo` needs none of it); raises ModelError, EngineError, or ArtifactError where another
-        version of it stands by now.
+    def __init__(self, engine: EngineConfig, storage: Storage, holdings: Sequence[Holding]) -> None:
+        """Load what `holdings` name (`echo` needs none of it), which differ in their adapters alone; a request names its own.
+
+        Raises ModelError, EngineError, or ArtifactError where another version of one stands by now.
         """
-        self._adapter: str | None = None
         if engine.kind == "echo":
             self._engine = open_engine(engine, Path())
         else:
-            holding.require(storage)
-            self._adapter = holding.adapter
-            adapters = {holding.adapter: fetch_adapter(storage, holding.adapter)} if holding.adapter else {}
-            self._engine = open_engine(engine, fetch_model(storage, holding.model), adapters)
+            for holding in holdings:
+                holding.require(storage)
+            adapters = {name: fetch_adapter(storage, name) for holding in holdings if (name := holding.adapter)}
+            self._engine = open_engine(engine, fetch_model(storage, holdings[0].model), adapters)
+        self._probe = replace(PROBE, adapter=holdings[0].adapter)
         self._generated = False
 
     async def complete(self, request: Request) -> Delta | LlumiError:
@@ -61,8 +62,7 @@ class EngineReplica:
         """The answer piece by piece."""
         taken, first = time.monotonic(), True
         try:
-            asked = request if self._adapter is None else replace(request, adapter=self._adapter)
-            async with contextlib.aclosing(self._engine.generate(asked)) as deltas:
+            async with contextlib.aclosing(self._engine.generate(request)) as deltas:
                 async for delta in deltas:
                     self._generated = True
                     if first:
@@ -82,7 +82,7 @@ class EngineReplica:
         if self._generated:
             self._generated = False
             return
-        answer = await self.complete(PROBE)
+        answer = await self.complete(self._probe)
         if isinstance(answer, LlumiError):
             raise EngineError(str(answer))
 

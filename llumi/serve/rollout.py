@@ -9,6 +9,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -18,7 +19,7 @@ from ray.serve.api import RunTarget, run_many
 from ray.serve.handle import DeploymentHandle
 
 from llumi import errors
-from llumi.config import Config, EngineConfig
+from llumi.config import CanaryConfig, Config, EngineConfig, RoleConfig
 from llumi.engine import check_engine
 from llumi.engine.capacity import require_room
 from llumi.engine.choice import choose_engine
@@ -26,7 +27,7 @@ from llumi.errors import ConfigError, LlumiError, ServeError
 from llumi.models import newest_model
 from llumi.progress import Progress, Tell, silent, untold
 from llumi.prompts import ROLES, Role
-from llumi.serve.holding import Holding
+from llumi.serve.holding import BASE, Holding
 from llumi.serve.replica import PROBE, EngineReplica
 from llumi.serve.router import APPLICATION, Router
 from llumi.serve.running import Applied, Running
@@ -59,11 +60,14 @@ def plan(config: Config, storage: Storage, nodes: Nodes, tell: Tell = untold) ->
 
     Raises ConfigError, ArtifactError or ModelError where it cannot serve.
     """
-    replicas = sum(config.serve.role(role).min_replicas for role in ROLES)
+    pools = [config.serve.shared] if config.serve.shared_base else [config.serve.role(role) for role in ROLES]
+    replicas = sum(pool.min_replicas for pool in pools)
     choice = choose_engine(config.serve.engine, replicas, nodes)
     tell(f"engine: {choice.line}")
     check_engine(choice.engine, "serve.engine")
     roles = {role: _role_table(config, choice.engine, storage, role) for role in ROLES}
+    if config.serve.shared_base:
+        roles = _in_one_pool(roles)
     return Table(revision=uuid.uuid4().hex, config=config.serve, engine=choice.engine, roles=roles)
 
 
@@ -107,15 +111,15 @@ def require_standing(before: Applied, now: Table) -> None:
     if before.table.engine.kind == "echo":
         return
     storage = Storage.open(before.config.storage)
-    for version in _versions(before.table):
-        if version.name not in now.names:
+    for _, version in before.table.versions:
+        if version.pool not in now.names:
             version.holding.require(storage)
 
 
 def require_room_for(config: Config, tables: Sequence[Table]) -> None:
     """Raise ConfigError unless the cluster holds the replicas of all versions in `tables`, side by side."""
-    names = {version.name: role for table in tables for role, one in table.roles.items() for version in one.versions}
-    replicas = sum(config.serve.role(role).min_replicas for role in names.values())
+    pools = {version.pool: table.config.scaling(role) for table in tables for role, version in table.versions}
+    replicas = sum(pool.min_replicas for pool in pools.values())
     require_room("serve.engine", replicas, tables[-1].engine, living_nodes())
 
 
@@ -126,7 +130,7 @@ def states(table: Table) -> dict[str, dict[str, object]]:
     for role, split in table.roles.items():
         for version in split.versions:
             canary = version == split.canary
-            application = applications.get(version.name)
+            application = applications.get(version.pool)
             deployments = application.deployments.values() if application else []
             found[version.name] = {
                 "role": role,
@@ -168,21 +172,16 @@ def _apply(running: Running, new: Applied, progress: Progress) -> None:
 def _bring_up(applied: Applied, names: Iterable[str], probe: bool = True) -> None:
     """Run these versions, until each has really generated: a ping would not show that a model answers."""
     config, storage = applied.config, Storage.open(applied.config.storage)
-    wanted = set(names)
-    targets = [
-        RunTarget(_version(applied, storage, role, version), version.name, None)
-        for role, split in applied.table.roles.items()
-        for version in split.versions
-        if version.name in wanted
-    ]
-    if not targets:
+    wanted = sorted(names)
+    if not wanted:
         return
-    _run(targets)
-    for target in targets if probe else []:
+    _run([RunTarget(_pool(applied, storage, name), name, None) for name in wanted])
+    for version in [version for _, version in applied.table.versions if version.pool in wanted and probe]:
+        asked = replace(PROBE, adapter=version.holding.adapter)
         try:
-            answer = _handle(target.name).complete.remote(PROBE).result(timeout_s=config.serve.timeout_seconds)
+            answer = _handle(version.pool).complete.remote(asked).result(timeout_s=config.serve.timeout_seconds)
         except (TimeoutError, ray.exceptions.RayError) as error:
-            raise ServeError(f"{target.name}: does not generate ({type(error).__name__}); see Ray's logs") from None
+            raise ServeError(f"{version.name}: does not generate ({type(error).__name__}); see Ray's logs") from None
         if isinstance(answer, LlumiError):
             raise answer
 
@@ -228,11 +227,13 @@ def _router(running: Running, table: Table) -> Application:
     return deployment.bind(running.standard, running.grounds)
 
 
-def _version(applied: Applied, storage: Storage, role: Role, version: Routed) -> Application:
-    scaling, engine = applied.config.serve.role(role), applied.table.engine
+def _pool(applied: Applied, storage: Storage, name: str) -> Application:
+    """The replicas of the versions whose pool has this name."""
+    behind = [(role, version) for role, version in applied.table.versions if version.pool == name]
+    scaling, engine = applied.config.serve.scaling(behind[0][0]), applied.table.engine
     deployment = ray_serve.deployment(
         EngineReplica,
-        name=version.name,
+        name=name,
         max_ongoing_requests=scaling.max_ongoing_requests,
         max_queued_requests=scaling.max_queued,
         autoscaling_config={
@@ -249,38 +250,51 @@ def _version(applied: Applied, storage: Storage, role: Role, version: Routed) ->
         graceful_shutdown_timeout_s=applied.config.serve.timeout_seconds + DRAIN_MARGIN_SECONDS,
         ray_actor_options={"num_cpus": engine.num_cpus, "num_gpus": engine.num_gpus},
     ).options(version=CODE_VERSION, _internal=True)
-    return deployment.bind(engine, storage, version.holding)
+    return deployment.bind(engine, storage, tuple(dict.fromkeys(version.holding for _, version in behind)))
 
 
 def _role_table(config: Config, engine: EngineConfig, storage: Storage, role: Role) -> RoleTable:
     wanted = config.serve.role(role)
-    stable = _routed(engine, storage, role, wanted.model, wanted.adapter)
+    stable = _routed(config, engine, storage, role, wanted)
     if wanted.canary is None:
         return RoleTable(stable=stable)
-    canary = _routed(engine, storage, role, wanted.canary.model, wanted.canary.adapter)
+    canary = _routed(config, engine, storage, role, wanted.canary)
     if canary.name == stable.name:
         raise ConfigError(f"serve.{role}.canary.model: {canary.served.name} is the model beside it already; name another")
     return RoleTable(stable=stable, canary=canary, weight=wanted.canary.weight)
 
 
-def _routed(engine: EngineConfig, storage: Storage, role: Role, model: str | None, adapter: str | None) -> Routed:
+def _routed(config: Config, engine: EngineConfig, storage: Storage, role: Role, wanted: RoleConfig | CanaryConfig) -> Routed:
     if engine.kind == "echo":
-        holding = Holding.of_echo(model)
+        holding = Holding.of_echo(wanted.model)
     else:
-        name = model or ("base" if adapter else newest_model(storage, role))
-        holding = Holding.find(storage, name, adapter)
+        name = wanted.model or (BASE if wanted.adapter else newest_model(storage, role))
+        find = Holding.on_base if config.serve.shared_base else Holding.find
+        holding = find(storage, name, wanted.adapter)
     # Another setting of the engine is another version: its replicas are not those that run.
     made_of = [holding.served.name, holding.served.version, engine.model_dump(mode="json")]
-    return Routed(name=f"{role}-{digest(made_of)[:NAME_LENGTH]}", holding=holding)
+    own = f"{role}-{digest(made_of)[:NAME_LENGTH]}"
+    return Routed(name=own, pool=own, holding=holding)
+
+
+def _in_one_pool(roles: Mapping[Role, RoleTable]) -> dict[Role, RoleTable]:
+    """The same versions, answered for by replicas that hold the adapters of all."""
+    names = [version.name for one in roles.values() for version in one.versions]
+    shared = {"pool": f"shared-{digest(names)[:NAME_LENGTH]}"}
+    return {
+        role: one.model_copy(
+            update={
+                "stable": one.stable.model_copy(update=shared),
+                "canary": one.canary.model_copy(update=shared) if one.canary else None,
+            }
+        )
+        for role, one in roles.items()
+    }
 
 
 def living_nodes() -> Nodes:
     """The Ray resources of each node that lives."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def _versions(table: Table) -> list[Routed]:
-    return [version for split in table.roles.values() for version in split.versions]
 
 
 def _value(config: Config, key: str) -> object:

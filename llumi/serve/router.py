@@ -100,7 +100,7 @@ class Service:
 
 
 class RoleHandle:
-    """The replicas of one version as a backend; their errors of ours come as values (see EngineReplica)."""
+    """The replicas of a version, or of several, as a backend; their errors of ours come as values (see EngineReplica)."""
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         # From process to process by gRPC: by Ray's object store, a short answer takes twice as long.
@@ -189,9 +189,9 @@ class Router:
             await asyncio.shield(self._front.close())
 
     def _version(self, routed: Routed) -> Version:
-        if routed.name not in self._handles:
-            self._handles[routed.name] = RoleHandle(serve.get_deployment_handle(routed.name, app_name=routed.name))
-        return Version(routed.name, routed.served, self._handles[routed.name])
+        if routed.pool not in self._handles:
+            self._handles[routed.pool] = RoleHandle(serve.get_deployment_handle(routed.pool, app_name=routed.pool))
+        return Version(routed.pool, routed.served, self._handles[routed.pool], routed.holding.adapter)
 
     def _service(self, table: Table) -> Service:
         return Service(
@@ -223,7 +223,8 @@ async def running_roles(table: Table) -> Mapping[Role, int]:
         name: sum(deployment.replica_states.get("RUNNING", 0) for deployment in application.deployments.values())
         for name, application in status.applications.items()
     }
-    return {role: sum(running.get(version.name, 0) for version in routed.versions) for role, routed in table.roles.items()}
+    pools = {role: {version.pool for version in routed.versions} for role, routed in table.roles.items()}
+    return {role: sum(running.get(pool, 0) for pool in pools[role]) for role in table.roles}
 
 
 def build_app(service: Service) -> FastAPI:
@@ -390,7 +391,8 @@ def _api_errors(service: Service, role: Role) -> Any:
     except LlumiError as error:
         raise from_llumi(error) from None
     except BackPressureError:
-        message = f"{role}: too many requests wait already (serve.{role}.max_queued); come again later"
+        section = "shared" if service.config.shared_base else role
+        message = f"{role}: too many requests wait already (serve.{section}.max_queued); come again later"
         raise too_many(message, "queue_full", QUEUE_RETRY_SECONDS) from None
     except (RayServeException, ray.exceptions.RayError) as error:
         raise server_error(503, f"{role}: no replica answers ({type(error).__name__}); try again", "unavailable") from None

@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Coroutine, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import ray.exceptions
@@ -40,11 +40,19 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Version:
-    """One model in one setting; `name` is that of its deployment, and of the application around it."""
+    """One model in one setting; `name` is that of its deployment, and of the application around it.
+
+    `adapter` is what its replicas are asked to answer with.
+    """
 
     name: str
     model: ServedModel
     backend: Backend
+    adapter: str | None = None
+
+    def asked(self, request: Request) -> Request:
+        """As its replicas are asked."""
+        return replace(request, adapter=self.adapter)
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,7 @@ class Versions:
             version, *attempts = attempts
             try:
                 with self._asked(version):
-                    return await _unless_gone(version, attempts, version.backend.complete(request))
+                    return await _unless_gone(version, attempts, version.backend.complete(version.asked(request)))
             except (RayServeException, ray.exceptions.RayError) as error:
                 if not _may_go_on(error, version, attempts):
                     raise
@@ -100,7 +108,7 @@ class Versions:
             begun = False
             try:
                 with self._asked(version):
-                    async with contextlib.aclosing(version.backend.stream(request)) as deltas:
+                    async with contextlib.aclosing(version.backend.stream(version.asked(request))) as deltas:
                         first = await _unless_gone(version, attempts, _next(deltas))
                         begun = True
                         yield first
@@ -130,11 +138,12 @@ class Versions:
 
 
 class Routed(BaseModel):
-    """A version as the routing table names it."""
+    """A version as the routing table names it; `pool` is the deployment that answers for it, alone or for others, too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
+    pool: str
     holding: Holding
 
     @property
@@ -176,7 +185,12 @@ class Table(BaseModel):
     @property
     def names(self) -> set[str]:
         """The deployments that it leads to."""
-        return {version.name for role in self.roles.values() for version in role.versions}
+        return {version.pool for _, version in self.versions}
+
+    @property
+    def versions(self) -> list[tuple[Role, Routed]]:
+        """All of them, and for which role each answers."""
+        return [(role, version) for role, one in self.roles.items() for version in one.versions]
 
 
 def chance(seed: str) -> float:

@@ -46,7 +46,9 @@ POST = {"post": f"I feel lonely, {MARKER}.", "max_new_tokens": 6}
 
 def service_config(folder: Path, tiny_model: Path, *overrides: str) -> Config:
     keys = [f"storage.uri={folder}", f"train.base={tiny_model}", f"serve.port={free_port()}", "serve.max_new_tokens=15000"]
-    keys += ["serve.body_seconds=2", "serve.im.max_ongoing_requests=1", "serve.im.max_queued=1"]
+    # With one place in the batch, whoever comes while an answer is written waits for its end.
+    keys += ["serve.engine.max_batch_size=1", "serve.im.max_ongoing_requests=1", "serve.im.max_queued=1"]
+    keys += ["serve.body_seconds=2"]
     return load_config(None, [*keys, *overrides])
 
 
@@ -180,7 +182,7 @@ def test_a_client_that_leaves_cancels_the_generation(client: httpx.Client):
     with client.stream("POST", "/v1/draft", json=endless) as answer:
         lines = answer.iter_lines()  # kept: the connection closes with it
         next(lines)
-        # Whoever asks now waits for the batch that runs: this answer goes on for longer than another reader has patience.
+        # This answer goes on for longer than another reader has patience.
         with pytest.raises(httpx.ReadTimeout):
             client.post("/v1/draft", json=POST, timeout=PATIENCE_SECONDS)
     # Serve's own log does not tell: a call that is cancelled early leaves no line there.

@@ -1,6 +1,7 @@
 """A service that cannot start says why in one line, and leaves nothing half up."""
 
 import importlib.util
+import shutil
 import socket
 from pathlib import Path
 
@@ -62,7 +63,8 @@ def test_an_adapter_is_told_by_its_name_and_a_version_of_it_and_its_model(config
         found.require(storage)
         versions.add(found.served.version)
     assert len(versions) == 3
-    write_adapter(tmp_path / "gm adapter 2", tiny_model, seed=3)
+    shutil.rmtree(adapter)
+    write_adapter(adapter, tiny_model, seed=3)
     with pytest.raises(ArtifactError, match=r"gm-adapter-2: version \w+ was replaced"):
         found.require(storage)
 
