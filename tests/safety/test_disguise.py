@@ -33,5 +33,5 @@ def test_a_post_is_read_as_it_looks_too():
     "plain",
     ["Call 988, or text HOME to 741741.", "It's \u201cfine\u201d \u2014 really\u2026", "a.b@example.com, $5 \U0001f600"],
 )
-def test_what_is_not_disguised_stays_the_same_object(plain: str):
-    assert undisguised(plain) is plain
+def test_what_is_not_disguised_stays_as_it_is(plain: str):
+    assert undisguised(plain) == plain
