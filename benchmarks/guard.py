@@ -216,7 +216,7 @@ def writing() -> dict[str, float]:
     """Milliseconds in which the embedded model writes one reply."""
 
     async def write(folder: Path) -> float:
-        engine = open_engine(config.serve.engine, folder)
+        engine = open_engine(config.generate.engine, folder)
         started = time.perf_counter()
         async for _ in engine.generate(REQUEST):
             pass

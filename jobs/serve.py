@@ -10,7 +10,7 @@ from llumi.serve.app import serve, stop_serving
 def main(config: ConfigOption = None, overrides: SetOption = None) -> None:
     """Serve both models."""
     with job(config, overrides) as here:
-        url = serve(here.config).url
+        url = serve(here.config, here.progress, here.tell).url
         here.progress.finish()
         try:
             say_who_gets_in(here.config, url)

@@ -47,6 +47,11 @@ class Job:
     config: Config
     progress: ProgressShown
 
+    def tell(self, line: str) -> None:
+        """Print a line that whoever waits should know."""
+        self.progress.finish()
+        console.print(escape(line), soft_wrap=True)
+
 
 @contextlib.contextmanager
 def job(

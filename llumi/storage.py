@@ -238,11 +238,16 @@ class Storage:
         with store_errors(self.uri):
             return pa.concat_tables([pq.read_table(self.path(reference, file), filesystem=self.filesystem) for file in files])
 
-    def fetch(self, reference: str) -> Path:
-        """The artifact as a local folder: itself where storage is local, else a verified copy, made once per machine."""
+    def fetch(self, reference: str, only: str = "") -> Path:
+        """The artifact as a local folder: itself where storage is local, else a verified copy, made once per machine.
+
+        `only` names a folder of it: then the copy holds no other files.
+        """
         manifest = self.manifest(reference)
         if self.is_local:
             return Path(self.path(reference))
+        if only:
+            manifest = replace(manifest, files=tuple(entry for entry in manifest.files if entry.path.startswith(f"{only}/")))
         target = cached_copy(manifest)
         if target.exists():
             return target

@@ -146,6 +146,7 @@ def test_a_port_in_use(llumi: Run, tiny_model: Path) -> None:
             "serve", "--set", f"serve.port={port}", "--set", "serve.engine.kind=echo", "--set", f"train.base={tiny_model}"
         )
     assert_one_line(done, f"127.0.0.1:{port}", "in use", "serve.port")
+    assert "engine: echo (serve.engine.kind is echo)" in done.stdout
 
 
 @pytest.mark.ray

@@ -41,6 +41,16 @@ def test_an_override_replaces_one_value_and_keeps_the_defaults_beside_it() -> No
         ("train.sft.max_steps=0", "train.sft: max_steps 0 trains nothing; give a positive number, or -1 for whole epochs"),
         ("serve.audit=logs", "serve: audit logs is another folder for each process; give an absolute path"),
         ("serve.gm.min_replicas=3", "serve.gm: min_replicas 3 is above max_replicas 1"),
+        (
+            "serve.gm.adapter=adapters/gm",
+            "serve.gm: adapter adapters/gm is another folder for each process; give models/",
+        ),
+        ("generate.engine.num_gpus=2", "generate.engine: num_gpus 2: kind hf uses one GPU; set num_gpus 1, or kind vllm"),
+        (
+            "serve.engine.num_gpus=1.5",
+            "serve.engine: num_gpus 1.5 is no number of GPUs; give a whole number, or a share",
+        ),
+        ("serve.engine.vllm.tensor_parallel_size=two", "serve.engine.vllm: tensor_parallel_size 'two' is not right"),
         ("evaluate.equivalence.words=0", "evaluate.equivalence.words: 0 is not right; it should be greater than 0"),
         ("pairs", "--set pairs: not of the form a.b=value"),
         ("storage.uri.deep=1", "storage.uri: {'deep': 1} is not right; it should be a valid string"),
@@ -54,6 +64,14 @@ def test_a_wrong_override_is_one_line_that_names_the_key(
         load_config(None, [override])
     assert str(caught.value).startswith(line)
     assert "\n" not in str(caught.value)
+
+
+def test_the_parallel_sizes_of_vllm_agree_with_num_gpus() -> None:
+    sizes = "vllm={tensor_parallel_size: 2, pipeline_parallel_size: 2}"
+    for kind, num_gpus in (("auto", 4), ("vllm", 4), ("vllm", 0)):
+        load_config(None, [f"serve.engine.kind={kind}", f"serve.engine.{sizes}", f"serve.engine.num_gpus={num_gpus}"])
+    with pytest.raises(ConfigError, match=r"serve\.engine: num_gpus 2 and vllm's parallel sizes \(4 processes\) differ; leave"):
+        load_config(None, [f"serve.engine.{sizes}", "serve.engine.num_gpus=2"])
 
 
 @pytest.mark.parametrize(

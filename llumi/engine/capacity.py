@@ -12,7 +12,8 @@ def require_room(where: str, wanted: int, engine: EngineConfig, nodes: Sequence[
     `where` is the section of the engine ("generate.engine"); a node is its Ray resources ("CPU", "GPU").
     """
     for resource, key, each in (("GPU", "num_gpus", engine.num_gpus), ("CPU", "num_cpus", engine.num_cpus)):
-        fitting = sum(int(node.get(resource, 0) // each) for node in nodes) if each else wanted
+        # Not `//`, by which ten times 0.1 would not fit into 1.
+        fitting = sum(int(node.get(resource, 0) / each) for node in nodes) if each else wanted
         if fitting < wanted:
             there = ", ".join(f"{node.get(resource, 0):g}" for node in nodes) or "none"
             raise ConfigError(

@@ -112,7 +112,9 @@ class Likeness:
         of_posts = [Sentences.of(post).sentences[-SENTENCES:] for post in posts]
         reached = self.scores([sentence for sentences in of_posts for sentence in sentences]) > self.thresholds
         ends = np.cumsum([len(sentences) for sentences in of_posts])
-        each = (np.asarray(reached[end - len(sentences) : end].any(0)) for end, sentences in zip(ends, of_posts, strict=True))
+        each = (
+            np.logical_or.reduce(reached[end - len(sentences) : end]) for end, sentences in zip(ends, of_posts, strict=True)
+        )
         return [next((tier for tier, is_reached in zip(_HEADS, row, strict=True) if is_reached), None) for row in each]
 
     def scores(self, sentences: Sequence[str]) -> Array:

@@ -7,9 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
+from llumi.config import SafetyConfig
 from llumi.contacts import AllowList
 from llumi.embedding_light import light_embedder
 from llumi.errors import ConfigError
+from llumi.safety.answers import DEFAULT_FILE as ANSWERS_FILE
 from llumi.safety.answers import Answers
 from llumi.safety.contacts import contacts
 from llumi.safety.disguise import undisguised
@@ -36,21 +38,35 @@ class Standard:
     likeness: Likeness | None = None
 
     @classmethod
-    def load(cls, rules: Path | None = None, extra: Sequence[str] = (), *, likeness: bool = True) -> Self:
-        """The rules of `rules` (else LLUMI's), with `extra` numbers and domains allowed; `likeness` for posts.
+    def load(cls, safety: SafetyConfig | None = None, extra: Sequence[str] = ()) -> Self:
+        """The files of `safety` (else LLUMI's), with `extra` numbers and domains allowed.
 
-        Raises ConfigError in one line, also where the rules would refuse what the service itself says, and where the
-        embedding model of `likeness` is missing.
+        Raises ConfigError in one line, also where the rules would refuse what the service itself says, where it would give a
+        number that is on no list, and where the embedding model of `likeness` is missing.
         """
-        parts = (SafetyRules.load(rules), RevisionRules.load(), Resources.load(), Answers.load())
-        standard = cls(*parts, tuple(extra), Likeness.load() if likeness else None)
-        answers = standard.answers
-        for text in (*answers.fallbacks.model_dump().values(), answers.closing):
-            if refused := standard.refusals(text):
-                raise ConfigError(
-                    f"safety.rules: rule {refused[0]} refuses the service's own words in answers.yaml; change either"
-                )
+        safety = safety or SafetyConfig()
+        rules, resources, answers = (
+            SafetyRules.load(safety.rules),
+            Resources.load(safety.resources),
+            Answers.load(safety.answers),
+        )
+        standard = cls(
+            rules, RevisionRules.load(), resources, answers, tuple(extra), Likeness.load() if safety.likeness else None
+        )
+        standard._check_answers(safety.answers or ANSWERS_FILE)
         return standard
+
+    def _check_answers(self, file: Path) -> None:
+        for place, text in self.answers.texts().items():
+            refused = self.refusals(text)
+            if CONTACT in refused:
+                raise ConfigError(
+                    f"{file}: {place}: a number or address that is on no list; name it in safety.resources or serve.allowed"
+                )
+            if refused and not place.startswith("banners"):  # a banner speaks of danger in plain words, and is no reply
+                raise ConfigError(
+                    f"safety.rules: rule {refused[0]} refuses the service's own words in {file.name}; change either"
+                )
 
     @cached_property
     def allowed(self) -> AllowList:

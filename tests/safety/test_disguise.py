@@ -1,9 +1,10 @@
 import pytest
 
+from llumi.config import SafetyConfig
 from llumi.safety.disguise import undisguised
 from llumi.safety.standard import Standard
 
-STANDARD = Standard.load(likeness=False)
+STANDARD = Standard.load(SafetyConfig(likeness=False))
 
 
 @pytest.mark.parametrize(

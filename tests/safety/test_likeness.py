@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import yaml
 
+from llumi.config import SafetyConfig
 from llumi.errors import ConfigError, ModelError
 from llumi.safety import likeness
 from llumi.safety.likeness import DEFAULT_FILE, SENTENCES, LabelledPosts, Likeness
@@ -62,4 +63,4 @@ def test_a_missing_model_is_said_at_once_and_can_be_done_without(monkeypatch: py
     monkeypatch.setattr(likeness, "light_embedder", missing)
     with pytest.raises(ConfigError, match=r"safety\.likeness: .* not installed; or set safety\.likeness=false"):
         Standard.load()
-    assert Standard.load(likeness=False).tier(AT_RISK) == "none"
+    assert Standard.load(SafetyConfig(likeness=False)).tier(AT_RISK) == "none"

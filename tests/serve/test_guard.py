@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from llumi.config import ServeConfig
+from llumi.config import SafetyConfig, ServeConfig
 from llumi.safety import Resources
 from llumi.safety.standard import CONTACT, RESOURCE_LOST, Standard
 from llumi.serve.guard import Case, Guard
@@ -16,7 +16,7 @@ from llumi.serve.guarded import Guarded
 from tests.serve.scripted import ASKED, Scripted, by_chance
 
 TEAM = yaml.safe_load((Path(__file__).parents[1] / "safety" / "red_team.yaml").read_text(encoding="utf-8"))
-STANDARD = Standard.load(likeness=False)
+STANDARD = Standard.load(SafetyConfig(likeness=False))
 ANSWERS = STANDARD.answers
 MARKER = "lantern-in-the-evening"
 POST = "I moved to a new town, and the evenings are quiet."
