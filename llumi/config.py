@@ -55,11 +55,13 @@ class SafetyConfig(Section):
 
     `rules` and `answers` stand in the place of LLUMI's file. `resources` are the crisis lines of some countries, in the place
     of LLUMI's lines for these; all other countries keep theirs, and an emergency number that the file does not name stays.
+    `likeness`: where the rules find no risk in a post of the service, it is also compared with made-up posts at risk.
     """
 
     rules: Path | None = None
     resources: Path | None = None
     answers: Path | None = None
+    likeness: bool = True
 
 
 class CorpusConfig(Section):

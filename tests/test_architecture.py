@@ -23,6 +23,7 @@ FLOORS = {
     "llumi.models": 0,
     "llumi.adapters": 0,
     "llumi.embedding": 0,
+    "llumi.embedding_light": 0,
     "llumi.ray_session": 2,
     "llumi.terminal": 3,
     "llumi.job": 3,
@@ -144,7 +145,7 @@ def test_every_listed_file_stands() -> None:
     assert set(FLOORS) <= set(MODULES)
 
 
-@pytest.mark.parametrize("package", ["corpus", "pairs", "evaluate", "rate"])
+@pytest.mark.parametrize("package", ["corpus", "pairs", "evaluate", "rate", "safety"])
 def test_light_packages_load_no_torch_and_their_first_floor_no_ray(package: str) -> None:
     names = [name for name in MODULES if name.startswith(f"llumi.{package}") and floor(name) == 1]
     heavy = ["torch", "transformers", "ray", "trl", "deepspeed"]

@@ -72,6 +72,8 @@ class Guard:
     """Lets through what passes `standard`; its judges work on threads, beside the event loop."""
 
     def __init__(self, standard: Standard, config: ServeConfig) -> None:
+        """Raises ModelError where this process lacks what the standard judges with."""
+        standard.warm_up()
         self._standard = standard
         self._config = config
         self._threads = ThreadPoolExecutor(JUDGES_AT_ONCE, thread_name_prefix="guard")
@@ -155,7 +157,7 @@ class Guard:
 
     async def _tier(self, case: Case) -> Tier | None:
         try:
-            return await self._beside_the_loop(self._standard.rules.tier, case.post)
+            return await self._beside_the_loop(self._standard.tier, case.post)
         except _UnjudgedError:
             return None
 
