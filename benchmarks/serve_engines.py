@@ -38,7 +38,7 @@ SENTENCE = "I moved to a new town and I feel lonely in the evenings."
 STAGGER_SECONDS = 0.2
 """After which the next client begins."""
 
-REPLICA = re.compile(r"ray::ServeReplica:llumi:(gm|im|shared)\b")
+REPLICA = re.compile(r"ray::ServeReplica:(gm|im|shared)-")
 POST = {"post": SENTENCE, "max_new_tokens": 24, "temperature": 0}
 
 

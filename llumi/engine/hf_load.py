@@ -12,9 +12,6 @@ from llumi.config import EngineConfig
 from llumi.errors import EngineError, ModelError
 from llumi.models import check_model_folder
 
-_BASE = "__base__"
-"""PEFT's word for rows of a mixed batch that no adapter answers."""
-
 
 class LoadedModel:
     """A causal model for inference; `adapters` (LoRA) share its weights, and each row of a batch may have another."""
@@ -32,11 +29,9 @@ class LoadedModel:
         # Not every family takes them.
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         self._last_alone = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
-        # PEFT takes no dots in a name.
-        self.adapters = {name: f"adapter-{number}" for number, name in enumerate(adapters)}
-        if adapters:
-            model = _adapted(model, {self.adapters[name]: folder for name, folder in adapters.items()})
+        self.adapters = tuple(adapters)
         self._model = model.to(self.device).eval()
+        self._rows = _adapted(self._model, adapters) if adapters else None
 
     def logits(
         self, tokens: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Cache, adapters: Sequence[str | None]
@@ -49,8 +44,8 @@ class LoadedModel:
         more: dict[str, Any] = dict(self._last_alone)
         if self._takes_positions:
             more["position_ids"] = positions
-        if self.adapters:
-            more["adapter_names"] = [_BASE if name is None else self.adapters[name] for name in adapters]
+        if self._rows:
+            self._rows.choose(adapters)
         output = self._model(input_ids=tokens, attention_mask=mask, past_key_values=cache, use_cache=True, **more)
         last: torch.Tensor = output.logits[:, -1].float()
         return last
@@ -79,18 +74,9 @@ def _load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
 
 
 def _adapted(model: Any, adapters: Mapping[str, Path]) -> Any:
-    """`model` with PEFT's layers, which compute each row of a batch with the adapter that is named for it."""
-    from peft import PeftModel
+    from llumi.engine.hf_adapters import adapt  # with PEFT, which takes memory and seconds
 
-    for name, folder in adapters.items():
-        try:
-            if isinstance(model, PeftModel):
-                model.load_adapter(folder, name)
-            else:
-                model = PeftModel.from_pretrained(model, folder, name)
-        except Exception as error:  # as above
-            raise ModelError(f"{folder}: PEFT cannot load it ({_reason(error)})") from None
-    return model
+    return adapt(model, adapters)
 
 
 def _stop_tokens(tokenizer: Any, defaults: GenerationConfig) -> Collection[int]:

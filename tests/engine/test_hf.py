@@ -97,6 +97,12 @@ def test_each_row_of_a_batch_is_answered_as_by_the_model_with_its_adapter_merged
     assert len(set(replies)) == len(asked)
 
 
+def test_an_adapter_that_is_more_than_lora_is_refused(tiny_model: Path, tmp_path: Path):
+    adapters = {"warm": write_adapter(tmp_path / "warm", tiny_model, settings={"bias": "lora_only"})}
+    with pytest.raises(ModelError, match=r"more than LoRA of linear layers \(bias\), .*; merge it"):
+        LoadedModel(EngineConfig(), tiny_model, adapters)
+
+
 def test_sampling_follows_the_softmax_at_each_rows_temperature():
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0])
     rows = [row(temperature=0.5, top_p=1, seed=1), row(temperature=2.0, top_p=1, seed=2)]
