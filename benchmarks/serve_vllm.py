@@ -167,13 +167,13 @@ class Measure:
     max_tokens: int
     conversations: Sequence[Sequence[Message]]
 
-    def round(self, side: Side, *, ours: bool) -> dict[str, float]:
+    async def round(self, side: Side, *, ours: bool) -> dict[str, float]:
         """Tokens per second, and milliseconds: medians of the round."""
         started = time.perf_counter()
-        answers = asyncio.run(by_clients(self.clients, side, self.conversations, self._whole))
+        answers = await by_clients(self.clients, side, self.conversations, self._whole)
         seconds = time.perf_counter() - started
-        heard = asyncio.run(by_clients(self.clients, side, self.conversations, self._streamed))
-        one = asyncio.run(by_clients(1, side, list(self.conversations)[:FIRST_TOKENS], self._one_token))
+        heard = await by_clients(self.clients, side, self.conversations, self._streamed)
+        one = await by_clients(1, side, self.conversations[:FIRST_TOKENS], self._one_token)
         sentences = [hear.text if ours else hear.sentence for hear in heard]  # ours come sentence by sentence
         figures = {
             "tokens_per_second": sum(answer.tokens for answer in answers) / seconds,
@@ -182,7 +182,7 @@ class Measure:
             "first_sentence_ms": 1000 * statistics.median(sentences),
         }
         if ours:
-            first = asyncio.run(at_handle(self.clients, self.conversations, self.max_tokens))
+            first = await at_handle(self.clients, self.conversations, self.max_tokens)
             figures["first_token_handle_ms"] = 1000 * statistics.median(first)
         return figures
 
@@ -195,9 +195,9 @@ class Measure:
     async def _one_token(self, client: httpx.AsyncClient, side: Side, messages: Sequence[Message]) -> Heard:
         return await streamed(client, side, messages, 1)
 
-    def answers(self, side: Side) -> list[Answer]:
+    async def answers(self, side: Side) -> list[Answer]:
         """Every reply, which warms up as well."""
-        return asyncio.run(by_clients(self.clients, side, self.conversations, self._whole))
+        return await by_clients(self.clients, side, self.conversations, self._whole)
 
 
 def made_up_conversations(number: int) -> list[list[Message]]:
@@ -254,18 +254,20 @@ def compare(model: str, clients: int, prompts: int, max_tokens: int, rounds: int
         storage = Storage.open(config.storage)
         ensure_base(config, storage)
         with vllm_server(fetch_model(storage, "base"), Path(store, "vllm.log")) as theirs, llumi_service(config) as ours:
-            return measured(Measure(clients, max_tokens, made_up_conversations(prompts)), ours, theirs, rounds)
+            # In one event loop: a handle of Serve belongs to the one that it is first used in.
+            return asyncio.run(measured(Measure(clients, max_tokens, made_up_conversations(prompts)), ours, theirs, rounds))
 
 
-def measured(everything: Measure, ours: Side, theirs: Side, rounds: int) -> dict[str, float]:
+async def measured(everything: Measure, ours: Side, theirs: Side, rounds: int) -> dict[str, float]:
     """The rounds by turns, after one that warms up and tells which conversations the guard lets through."""
-    answers = list(zip(everything.conversations, everything.answers(ours), everything.answers(theirs), strict=True))
+    our_answers, their_answers = await everything.answers(ours), await everything.answers(theirs)
+    answers = zip(everything.conversations, our_answers, their_answers, strict=True)
     passed = [(messages, our.text == their.text) for messages, our, their in answers if our.passed]
     measure = Measure(everything.clients, everything.max_tokens, [messages for messages, _ in passed])
     pairs = []
     for turn in range(rounds):
         for side in (ours, theirs)[:: 1 if turn % 2 else -1]:
-            figures = measure.round(side, ours=side is ours)
+            figures = await measure.round(side, ours=side is ours)
             if side is ours:
                 our = figures
             else:
