@@ -35,6 +35,7 @@ from llumi.serve.audit_check import verify
 from llumi.serve.door import Access, Door
 from llumi.serve.keys import KeyStore, make_key, new_secret
 from llumi.serve.limits import Limits
+from llumi.serve.metrics import Metrics
 from llumi.serve.ring import KeyRing
 from llumi.storage import Storage
 
@@ -181,7 +182,7 @@ def door_microseconds(requests: int, repeats: int) -> dict[str, dict[str, float]
             "path": "/v1/draft",
             "headers": [(b"authorization", f"Bearer {secret}".encode()), (b"x-request-id", b"0" * 32)],
         }
-        door = Door(nothing, ServeConfig(), access, {"/v1/draft"}, ())
+        door = Door(nothing, config=ServeConfig(), access=access, metrics=Metrics({}), paths={"/v1/draft"}, open_paths=())
         rounds = [asyncio.run(through(door, scope, requests)) for _ in range(1 + repeats)][1:]
         access.audit.close()
         assert verify(Path(store) / "audit").lines == (1 + repeats) * requests

@@ -8,6 +8,8 @@ import typer
 import yaml
 
 from llumi.cli_access import audit_app, keys_app
+from llumi.cli_serve import serve_app
+from llumi.cli_top import top
 from llumi.config import Stage, load_config
 from llumi.generate.names import Posts
 from llumi.job import (
@@ -15,8 +17,6 @@ from llumi.job import (
     JsonOption,
     SetOption,
     job,
-    say_who_gets_in,
-    serve_until_stopped,
     show_artifact,
     show_plan,
     show_steps,
@@ -42,9 +42,11 @@ app.add_typer(corpus_app, name="corpus")
 app.add_typer(pairs_app, name="pairs")
 app.add_typer(model_app, name="model")
 app.add_typer(rate_app, name="rate")
+app.add_typer(serve_app, name="serve")
 app.add_typer(keys_app, name="keys")
 app.add_typer(audit_app, name="audit")
 app.add_typer(config_app, name="config")
+app.command()(top)
 
 
 @app.command()
@@ -365,11 +367,13 @@ def rate_serve(config: ConfigOption = None, overrides: SetOption = None) -> None
     from llumi.rate.database import Database
     from llumi.rate.server import public_url
     from llumi.rate.server import serve as serve_page
+    from llumi.safety import Resources
 
     tree = load_config(config, overrides or ())
+    resources = Resources.load(tree.safety.resources)
     with contextlib.closing(Database.open(tree.rate)) as database:
         console.print(f"[green]serving[/] {public_url(tree.rate)}; raters come in by their links", soft_wrap=True)
-        serve_page(database, tree.rate)
+        serve_page(database, tree.rate, resources)
 
 
 @rate_app.command("status")
@@ -452,6 +456,9 @@ def rate_outcome(
 def rate_flags(
     *,
     remove: Annotated[int | None, typer.Option(help="Delete the flag with this id, text and all.")] = None,
+    remove_text: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Delete every flag that holds the text in this file, or a part of it.")
+    ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
@@ -460,34 +467,20 @@ def rate_flags(
 
     Example: llumi rate flags --json > flags.json
     """
+    from llumi.forget_flags import Wording, read_text
     from llumi.rate.database import Database
-    from llumi.rate.flags import count_flags, list_flags, remove_flag
+    from llumi.rate.flags import count_flags, list_flags, remove_flag, remove_flags
 
     tree = load_config(config, overrides or ())
+    removed: dict[str, int] = {}
     with contextlib.closing(Database.open(tree.rate)) as database:
         if remove is not None:
             remove_flag(database, remove)
+        if remove_text is not None:
+            found = Wording(tree).flags_with(list_flags(database), [read_text(remove_text)])
+            removed = {"removed": remove_flags(database, found)}
         flags = list_flags(database)
-    show_figures("flags", count_flags(flags) | ({"rows": flags} if as_json else {}), as_json)
-
-
-@app.command()
-def serve(config: ConfigOption = None, overrides: SetOption = None) -> None:
-    """Serve GM and IM behind one router until Ctrl-C. Example: llumi serve --set serve.port=9000
-
-    Where there is no key yet, and only this machine can ask, the first one is made and shown this once.
-    """
-    from llumi.serve.app import serve as run_service
-    from llumi.serve.app import stop_serving
-
-    with job(config, overrides) as here:
-        url = run_service(here.config, here.progress, here.tell).url
-        here.progress.finish()
-        try:
-            say_who_gets_in(here.config, url, make_first=True)
-            serve_until_stopped(url)
-        finally:
-            stop_serving()
+    show_figures("flags", removed | count_flags(flags) | ({"rows": flags} if as_json else {}), as_json)
 
 
 @app.command()
@@ -528,7 +521,7 @@ def forget(
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove a post or a person from every artifact and study, and name the models that learned from them.
+    """Remove a post or a person from every artifact, study and flag, and name the models that learned from them.
 
     Example: llumi forget --post abc123 --author some_name --dry-run
     """

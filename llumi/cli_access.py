@@ -108,15 +108,14 @@ def audit_verify(
     tree = load_config(config, overrides or ())
     verdict = verify(path or audit_folder(tree.serve, Storage.open(tree.storage)), head)
     if as_json:
-        show_figures(
-            "audit",
-            {"lines": verdict.lines, "first": verdict.first, "head": verdict.head.hash, "torn": verdict.torn},
-            as_json=True,
-        )
+        figures = {"lines": verdict.lines, "first": verdict.first, "head": verdict.head.hash, "torn": verdict.torn}
+        show_figures("audit", figures | {"refused": verdict.refused}, as_json=True)
         return
     torn = f", {verdict.torn} torn by a crash" if verdict.torn else ""
+    refused = f", in which {verdict.refused} refused requests are only counted" if verdict.refused else ""
+    lines = f"{verdict.lines} lines from number {verdict.first}"
     console.print(
-        f"[green]the chain holds[/]: {verdict.lines} lines from number {verdict.first}{torn}; head {verdict.head.hash}",
+        f"[green]the chain holds[/]: {lines}{torn}{refused}; head {verdict.head.hash}",
         soft_wrap=True,
     )
 

@@ -51,9 +51,17 @@ class PrivacyConfig(Section):
 
 
 class SafetyConfig(Section):
-    """The rules by which posts and replies are judged; null is the file that LLUMI ships."""
+    """The rules by which posts and replies are judged, and what the service says itself; null is what LLUMI ships.
+
+    `rules` and `answers` stand in the place of LLUMI's file. `resources` are the crisis lines of some countries, in the place
+    of LLUMI's lines for these; all other countries keep theirs, and an emergency number that the file does not name stays.
+    `likeness`: where the rules find no risk in a post of the service, it is also compared with made-up posts at risk.
+    """
 
     rules: Path | None = None
+    resources: Path | None = None
+    answers: Path | None = None
+    likeness: bool = True
 
 
 class CorpusConfig(Section):
@@ -312,13 +320,17 @@ class TrainConfig(Section):
 
 
 class EngineSettings(Section):
-    """What an engine is told, whichever it is; `vllm` passes keys of vLLM's own through, where that is the engine."""
+    """What an engine is told, whichever it is; `vllm` passes keys of vLLM's own through, where that is the engine.
+
+    `echo_seconds_per_token` is how long `echo` takes for a word, as a model would.
+    """
 
     max_batch_size: int = Field(16, ge=1)
     max_wait_seconds: float = Field(0.01, ge=0)
     num_cpus: float = Field(1, gt=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     vllm: dict[str, Any] = {}
+    echo_seconds_per_token: float = Field(0, ge=0)
 
     @property
     def ranks(self) -> int:
@@ -438,28 +450,53 @@ class EvaluateConfig(Section):
     ratings: tuple[Path, ...] = ()
 
 
-class RoleConfig(Section):
-    """One served model and how it scales; null serves the newest stage that stands (dpo2, else dpo1, else sft, else base).
+class CanaryConfig(Section):
+    """A second model that answers a share of a role's requests, `weight`, before it answers all of them.
 
-    `adapter` (LoRA, in PEFT's layout) answers in its place: `models/NAME` of the store, or a folder on every node. `model`
-    is then what the adapter sits on; null is the base.
-
-    Where every replica has `max_ongoing_requests`, `max_queued` more wait; whoever comes then is told to come later.
+    `model` and `adapter` as in the role's own section.
     """
 
     model: str | None = None
     adapter: str | None = None
+    weight: float = Field(gt=0, lt=1)
+
+
+class ScalingConfig(Section):
+    """How many replicas answer.
+
+    Where every replica has `max_ongoing_requests`, `max_queued` more wait; whoever comes then is told to come later. More
+    replicas start once the load asked for them for `upscale_seconds`, fewer stay once it did not for `downscale_seconds`.
+    """
+
     min_replicas: int = Field(1, ge=1)
     max_replicas: int = Field(1, ge=1)
     target_ongoing_requests: float = Field(8, gt=0)
     max_ongoing_requests: int = Field(32, ge=1)
     max_queued: int = Field(64, ge=1)
+    upscale_seconds: float = Field(30, ge=0)
+    downscale_seconds: float = Field(600, ge=0)
 
     @model_validator(mode="after")
     def _replicas_in_order(self) -> Self:
         if self.min_replicas > self.max_replicas:
             raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
         return self
+
+    def scales_otherwise(self) -> list[str]:
+        """The keys of this section that are not at their defaults."""
+        return [key for key, field in ScalingConfig.model_fields.items() if getattr(self, key) != field.default]
+
+
+class RoleConfig(ScalingConfig):
+    """One served model and how it scales; null serves the newest stage that stands (dpo2, else dpo1, else sft, else base).
+
+    `adapter` (LoRA, in PEFT's layout) answers in its place: `models/NAME` of the store, or a folder on every node. `model`
+    is then what the adapter sits on; null is the base. A `canary` scales by the same figures, and by itself.
+    """
+
+    model: str | None = None
+    adapter: str | None = None
+    canary: CanaryConfig | None = None
 
     @model_validator(mode="after")
     def _adapter_in_one_place(self) -> Self:
@@ -476,7 +513,10 @@ class GuardConfig(Section):
 
 
 class ServeConfig(Section):
-    """GM and IM behind one router; they scale and fail apart.
+    """GM and IM behind one router; they scale and fail apart, unless `shared_base`.
+
+    With `shared_base` each replica holds the base once, and an adapter for each model that was trained from it with LoRA; all
+    of them answer for both roles and scale by `shared`. The roles' own sections then say which models, not how many replicas.
 
     `country` (such as IE) chooses the crisis lines that stand in an answer where the request names none. `allowed` are phone
     numbers and web domains that a model may write, besides those of the crisis lines.
@@ -490,6 +530,8 @@ class ServeConfig(Section):
     engine: ServeEngineConfig = ServeEngineConfig()
     gm: RoleConfig = RoleConfig()
     im: RoleConfig = RoleConfig()
+    shared_base: bool = False
+    shared: ScalingConfig = ScalingConfig()
     max_new_tokens: int = Field(300, ge=1)
     temperature: float = Field(0.7, ge=0)
     top_p: float = Field(0.95, gt=0, le=1)
@@ -507,9 +549,22 @@ class ServeConfig(Section):
             raise ValueError(f"audit {self.audit} is another folder for each process; give an absolute path")
         return self
 
+    @model_validator(mode="after")
+    def _scaling_in_one_place(self) -> Self:
+        for name, section in {"gm": self.gm, "im": self.im}.items() if self.shared_base else ():
+            for key in section.scales_otherwise():
+                raise ValueError(f"{name}.{key} has no effect with shared_base; set shared.{key}")
+        for key in [] if self.shared_base else self.shared.scales_otherwise():
+            raise ValueError(f"shared.{key} has no effect without shared_base; set gm.{key} and im.{key}, or shared_base=true")
+        return self
+
     def role(self, role: Role) -> RoleConfig:
         """The section of one role."""
         return self.gm if role == "gm" else self.im
+
+    def scaling(self, role: Role) -> ScalingConfig:
+        """How the replicas scale that answer for a role."""
+        return self.shared if self.shared_base else self.role(role)
 
 
 class RateConfig(Section):

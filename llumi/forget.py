@@ -1,8 +1,9 @@
-"""`llumi forget`: take a post or a person out of every artifact of the store and out of the studies of the rating page, and
-name the models that learned from them.
+"""`llumi forget`: take a post or a person out of every artifact of the store, out of the studies of the rating page and out
+of the flags of the writing page, and name the models that learned from them.
 
-The order makes it safe to die anywhere and to run again. What only the pairs can tell (whose posts, whose drafts) is used up
-before they change: the exclude file first, then studies, marks on the models, evaluations, generations, and the pairs last.
+The order makes it safe to die anywhere and to run again. What only the pairs can tell (whose posts, whose drafts, in which
+words) is used up before they change: the exclude file first, then flags, studies, marks on the models, evaluations,
+generations, and the pairs last.
 An artifact changes in one step: new files under new names, the manifest, and only then the old files go.
 """
 
@@ -26,6 +27,7 @@ from llumi.config import Config
 from llumi.corpus.exclude import Exclusions, read_exclusions
 from llumi.corpus.privacy import KEY_VARIABLE, Domain, Pseudonymizer, bare_name, is_pseudonym
 from llumi.errors import ArtifactError, ConfigError
+from llumi.forget_flags import Wording, forget_flags, standing_flags, texts_of
 from llumi.progress import Progress, silent
 from llumi.rate.forget import StudyRows, forget_items, look_into_studies
 from llumi.storage import (
@@ -60,10 +62,10 @@ _EARLIER_HASH = re.compile(r"-[0-9a-f]{8}$")
 class ForgetReport:
     """What was taken out (or, in a dry run, would be), and what remains to be done; no name and no identifier.
 
-    `rows` are those removed: artifact -> folder -> number, and "studies/first" -> items, pages and scores -> number. `models`
-    learned from them; `models_before` from rows that earlier runs removed, and still stand; of `models_unknown` nobody can
-    say, since what they were made from is gone. `without_authors` are artifacts and studies in which authors cannot be looked
-    for. `cleared` are folders of unfinished work.
+    `rows` are those removed: artifact -> folder -> number, "studies/first" -> items, pages and scores -> number, and "flags"
+    -> flags -> number. `models` learned from them; `models_before` from rows that earlier runs removed, and still stand; of
+    `models_unknown` nobody can say, since what they were made from is gone. `without_authors` are artifacts and studies in
+    which authors cannot be looked for. `cleared` are folders of unfinished work.
     """
 
     dry_run: bool
@@ -100,7 +102,7 @@ def forget(
     dry_run: bool = False,
     storage: Storage | None = None,
 ) -> ForgetReport:
-    """Remove posts (ids, with or without "t3_") and authors (names, with or without "u/") from a store and from all studies.
+    """Remove posts (ids, with or without "t3_") and authors (names, with or without "u/") from a store, all studies and flags.
 
     The store is that of `config`, unless one is given. A pseudonym may stand in the place of an id or a name. Where
     `corpus.exclude` is set, they are added to that file, so that no later build brings them back. Let no job run on the
@@ -117,9 +119,11 @@ def forget(
     lineage = _Lineage.of(storage, changes)
     leftovers = _leftovers(storage)
     studies = look_into_studies(config.rate, traces.posts, traces.authors)
+    flags = _flags(config, storage, changes, traces)
     num_copies = 0
     if not dry_run:
         _exclude(config.corpus.exclude, named)
+        forget_flags(config.rate, flags)
         forget_items(config.rate, traces.posts, traces.authors)
         at = datetime.now(UTC).isoformat(timespec="seconds")
         for model in lineage.saw:
@@ -132,7 +136,9 @@ def forget(
             delete_tree(storage.filesystem, storage.path(leftover))
     return ForgetReport(
         dry_run=dry_run,
-        rows={change.manifest.reference: change.rows_by_folder for change in changes} | studies.rows,
+        rows={change.manifest.reference: change.rows_by_folder for change in changes}
+        | studies.rows
+        | ({"flags": {"flags": len(flags)}} if flags else {}),
         models=tuple(model.reference for model in lineage.saw),
         models_before=lineage.before,
         models_unknown=lineage.unknown,
@@ -425,6 +431,20 @@ def _leftovers(storage: Storage) -> tuple[str, ...]:
                 if any(entry.type == pafs.FileType.File for entry in below):
                     found.append(reference)
     return tuple(sorted(found))
+
+
+def _flags(config: Config, storage: Storage, changes: Sequence[_Change], traces: _Traces) -> list[int]:
+    """The flags that hold a text of the rows of pairs that are to go; where there are no flags, no text is read."""
+    flags = standing_flags(config.rate)
+    texts = set[str]()
+    for change in changes if flags else ():
+        if change.manifest.kind == "pairs":
+            entries = {entry.path: entry for entry in change.manifest.files}
+            for path in change.rows:
+                rows = _whole(storage, change.manifest, entries[path])
+                rows = rows.filter(traces.hits("pairs", rows))
+                texts |= set(texts_of(rows, traces.posts, traces.authors))
+    return Wording(config).flags_with(flags, texts) if texts else []
 
 
 def _exclude(path: Path | None, named: _Named) -> None:

@@ -3,6 +3,7 @@
 Both are a single user turn, because chat templates such as Mistral-Instruct-v0.2's refuse a system role.
 """
 
+from collections.abc import Sequence
 from typing import Literal, TypedDict, get_args
 
 Role = Literal["gm", "im"]
@@ -16,6 +17,7 @@ IM_INSTRUCTION = (
     "Improve this draft of a reply to the post. Keep its meaning and its voice; make it warmer, clearer and safer. "
     "Return the reply only."
 )
+_POST, _DRAFT = "\n\nPost:\n", "\n\nDraft:\n"
 
 
 class Message(TypedDict):
@@ -32,12 +34,21 @@ def post_text(title: str, body: str) -> str:
 
 def gm_prompt(post: str) -> list[Message]:
     """The conversation that asks GM for a reply to `post`."""
-    return [{"role": "user", "content": f"{GM_INSTRUCTION}\n\nPost:\n{post}"}]
+    return [{"role": "user", "content": f"{GM_INSTRUCTION}{_POST}{post}"}]
 
 
 def im_prompt(post: str, draft: str) -> list[Message]:
     """The conversation that asks IM to revise `draft`, a person's reply to `post`."""
-    return [{"role": "user", "content": f"{IM_INSTRUCTION}\n\nPost:\n{post}\n\nDraft:\n{draft}"}]
+    return [{"role": "user", "content": f"{IM_INSTRUCTION}{_POST}{post}{_DRAFT}{draft}"}]
+
+
+def asked_about(prompt: Sequence[Message]) -> tuple[str, str | None]:
+    """The post and the draft of a conversation that `gm_prompt` or `im_prompt` made; GM's has no draft."""
+    instruction, _, given = prompt[0]["content"].partition(_POST)
+    if instruction != IM_INSTRUCTION:
+        return given, None
+    post, _, draft = given.rpartition(_DRAFT)
+    return post, draft
 
 
 def answer(text: str) -> list[Message]:

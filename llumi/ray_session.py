@@ -3,12 +3,14 @@
 import contextlib
 import logging
 import os
+import socket
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
 
 import ray
 import ray.data
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 
 from llumi.config import RayConfig
 from llumi.environment import head_environment, worker_environment
@@ -16,6 +18,8 @@ from llumi.errors import ConfigError
 
 LOCAL_MIN_CPUS = 4
 """Logical CPUs of a local cluster at least: two served models, their router and a proxy must fit on two cores."""
+
+LOOK_SECONDS = 2
 
 LOCAL_OBJECT_STORE_BYTES = 2**30
 
@@ -45,8 +49,7 @@ def ray_session(config: RayConfig) -> Iterator[None]:
 
     A local cluster listens on loopback only and ends with the session. Raises ConfigError where no cluster answers.
     """
-    for name in _CHATTY:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    _be_quiet()
     # Ray counts the files that a pass is given; each of them gives any number of chunks.
     warnings.filterwarnings("ignore", "The maximum number of concurrent tasks", UserWarning)
     address = config.address or os.environ.get("RAY_ADDRESS")
@@ -60,6 +63,38 @@ def ray_session(config: RayConfig) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def join_own(address: str) -> Iterator[None]:
+    """Connect to a local cluster that another process of LLUMI on this machine started.
+
+    What is deployed from here must run as it would from there, so its environment is the head's. Raises ConfigError
+    where the cluster has ended.
+    """
+    _be_quiet()
+    gone = ConfigError(f"ray.address: no Ray cluster answers at {address}; start one, or leave it out")
+    host, _, port = address.rpartition(":")
+    try:  # Ray itself would look for a cluster that has ended for 20 s, and say so each second
+        socket.create_connection((host, int(port)), timeout=LOOK_SECONDS).close()
+    except OSError:
+        raise gone from None
+    # A cluster that Ray starts by itself asks for this user's token; where it is named, Ray would not send it.
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    with _environment(_ON_ONE_MACHINE):
+        try:
+            ray.init(address=address, configure_logging=False, log_to_driver=False, _node_ip_address=LOOPBACK)
+        except ConnectionError:
+            raise gone from None
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _be_quiet() -> None:
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _join(address: str) -> None:

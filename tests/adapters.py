@@ -1,4 +1,4 @@
-"""LoRA adapters as PEFT writes them, made with numpy alone: random, and strong enough to change every reply."""
+"""LoRA adapters as PEFT writes them, made with numpy alone: random, strong enough to change every reply; and their replies."""
 
 import json
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from llumi.adapters import tensor_shapes
+from llumi.engine import Request
 
 MODULES = ("q_proj", "down_proj")
 SCALE = 0.4
@@ -34,7 +35,7 @@ def write_adapter(
             for part, size in (("A", (rank, size_in)), ("B", (size_out, rank))):
                 drawn = (SCALE * numbers.standard_normal(size)).astype(np.float32)
                 weights[f"base_model.model.{module}.lora_{part}.weight"] = drawn
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     own = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(model), "r": rank, "lora_alpha": rank,
@@ -42,3 +43,18 @@ def write_adapter(
     }  # fmt: skip
     (folder / "adapter_config.json").write_text(json.dumps(own | dict(settings or {})))
     return folder
+
+
+def merged_reply(model: Path, adapter: Path | None, request: Request) -> str:
+    """The greedy reply of transformers, from `model` with `adapter` merged into it by PEFT."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer, weights = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model)
+    if adapter:
+        weights = PeftModel.from_pretrained(weights, adapter).merge_and_unload()
+    text = tokenizer.apply_chat_template(list(request.messages), add_generation_prompt=True, tokenize=False)
+    ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)
+    reply = weights.generate(**ids, max_new_tokens=request.sampling.max_new_tokens, do_sample=False)
+    # A character that the limit cuts off is left out by engines, and shown as a mark by transformers.
+    return tokenizer.decode(reply[0, ids["input_ids"].shape[1] :], skip_special_tokens=True).rstrip("\ufffd")

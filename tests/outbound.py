@@ -33,6 +33,7 @@ def _note(event, arguments):
 sys.addaudithook(_note)
 """
 SECONDS_BETWEEN_LOOKS = 0.25
+ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,17 @@ class Watched:
     num_addresses_seen: int
 
 
-def watch(command: Sequence[str], environment: dict[str, str], folder: Path, timeout: float) -> Watched:
-    """Run `command` to its end under both witnesses."""
+def watch(
+    command: Sequence[str], environment: dict[str, str], folder: Path, timeout: float, cwd: Path | None = None
+) -> Watched:
+    """Run `command` to its end under both witnesses; `folder` is theirs, `cwd` where the command is given."""
     (folder / "hook").mkdir(parents=True)
     (folder / "hook" / "sitecustomize.py").write_text(HOOK)
     attempts = folder / "attempts.txt"
     attempts.touch()
-    environment = environment | {"LLUMI_TEST_OUTBOUND": str(attempts), "PYTHONPATH": str(folder / "hook")}
+    environment = environment | {"LLUMI_TEST_OUTBOUND": str(attempts), "PYTHONPATH": f"{folder / 'hook'}:{ROOT}"}
     with (folder / "output.txt").open("w+") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, env=environment, cwd=cwd, stdout=output, stderr=subprocess.STDOUT)
         table = ConnectionTable(process.pid)
         table.start()
         try:

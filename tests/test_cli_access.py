@@ -76,6 +76,12 @@ def test_the_chain_is_said_to_hold_in_one_line_or_where_it_does_not(tmp_path: Pa
     assert run("audit", "verify", "--head", found["head"], *here).exit_code == 0
     [file] = (tmp_path / "audit").glob("*.jsonl")
     assert run("audit", "verify", str(file)).stdout == held
+    log = AuditLog(tmp_path / "audit")
+    log.write({"refused": 980, "since": "2026-11-26T10:00:00.000Z"})
+    log.close()
+    counted = "the chain holds: 4 lines from number 1, in which 980 refused requests are only counted; head "
+    assert run("audit", "verify", *here).stdout.startswith(counted)
+    assert figures("audit", "verify", *here)["refused"] == 980
     file.write_bytes(file.read_bytes().replace(b"200", b"500", 1))
     with pytest.raises(LlumiError, match=r"audit-000001\.jsonl:1: the chain breaks here: this line was altered"):
         CliRunner().invoke(app, ["audit", "verify", *here], catch_exceptions=False)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from llumi.embedding import Embedder
+from llumi.embedding_light import light_embedder
 
 
 @pytest.fixture(scope="module")
@@ -31,3 +32,9 @@ def test_company_in_the_batch_does_not_show(embedder: Embedder) -> None:
     together = embedder.similarities([*crowd, pair[0]], [*crowd, pair[1]])[-1]
     assert together == alone
     assert embedder.embed(["one", "two"]).shape == (2, 384)
+
+
+def test_the_light_model_agrees(embedder: Embedder) -> None:
+    texts = ["I feel lonely since I moved.", "Bake the bread.", f"A long text {'and on ' * 400}", ""]
+    np.testing.assert_allclose(light_embedder().embed(texts), embedder.embed(texts), atol=1e-5)
+    assert light_embedder().embed([]).shape == (0, 384)

@@ -22,11 +22,13 @@ from llumi.corpus.exclude import Exclusions, read_exclusions
 from llumi.corpus.privacy import KEY_VARIABLE, Pseudonymizer
 from llumi.errors import ArtifactError, ConfigError, DatabaseError
 from llumi.forget import _trained_on, forget
+from llumi.forget_flags import Wording
 from llumi.prompts import answer, gm_prompt, im_prompt
 from llumi.rate.database import Database
 from llumi.rate.draw import Drawn
+from llumi.rate.flags import FlagBox, list_flags
 from llumi.rate.study import create_study
-from llumi.rate.tables import Item
+from llumi.rate.tables import Flag, Item
 from llumi.records import DPO_SCHEMA, GENERATION_SCHEMA, HELD_OUT_SCHEMA, SFT_SCHEMA
 from llumi.storage import Input, Manifest, Storage, cached_copy
 
@@ -665,6 +667,68 @@ def test_what_names_nobody_is_one_line_that_repeats_nothing(
         forget(config, posts, authors)
     assert "\n" not in str(raised.value)
     assert "finch" not in str(raised.value)
+
+
+def flag_of(config: Config, **texts: str | None) -> int:
+    given = {"role": "im", "model": "im-sft@1", "post": "Hello.", "draft": None, "suggestion": "Hello to you.", "key_id": None}
+    return FlagBox(config.rate).keep(Flag(**given | texts))
+
+
+def flags_left(config: Config) -> list[int]:
+    with contextlib.closing(Database.open(config.rate)) as database:
+        return [flag["id"] for flag in list_flags(database)]
+
+
+def test_flags_with_a_forgotten_text_go_and_others_stay(local: tuple[Config, Storage]) -> None:
+    config, _ = local
+    pasted = f"  She wrote:\n\n{text('post', 1).upper()}!  And I did not know what to say."
+    as_draft, as_suggestion = f"{text('draft', 3)}, or so", text("draft", 20)
+    posts = [flag_of(config, post=pasted), flag_of(config, post=text("post", 1), draft="Go out.")]
+    by_author = [flag_of(config, draft=as_draft), flag_of(config, suggestion=as_suggestion)]
+    others = [flag_of(config, post=text("post", 2)), flag_of(config, post="A post about the garden"), flag_of(config)]
+    assert forget(config, ["p1"], [], dry_run=True).rows["flags"] == {"flags": 2}
+    assert flags_left(config) == posts + by_author + others
+    assert forget(config, ["p1"], []).rows["flags"] == {"flags": 2}
+    assert flags_left(config) == by_author + others
+    # finch drafted for post 20 and asked post 2; heron drafted for post 3, in which finch has no part.
+    assert forget(config, [], ["finch"]).rows["flags"] == {"flags": 2}
+    assert forget(config, [], ["heron"]).rows["flags"] == {"flags": 1}
+    assert flags_left(config) == others[1:]
+    database = Path(config.rate.database.removeprefix("sqlite:///"))
+    assert text("post", 1).encode() not in b"".join(part.read_bytes() for part in database.parent.glob("rate.db*"))
+
+
+def test_a_title_that_was_left_out_or_a_name_that_is_scrubbed_hides_no_flag(local: tuple[Config, Storage]) -> None:
+    config, _ = local
+    stored = "Quiet evenings\n\nI moved here in spring, and [user] says that it takes a year to feel at home."
+    wording = Wording(config)
+    for flagged, found in [
+        ("I moved here in spring, and u/heron says that it takes a year to feel at home.", True),
+        (f"A title. {stored}", True),
+        ("says that it takes a year to feel", True),
+        ("that it takes a year to feel", False),
+        ("quiet evenings", False),
+        ("...", False),
+    ]:
+        hit = wording.flags_with([{"id": 1, "post": flagged, "draft": None, "suggestion": "x"}], [stored, "!"])
+        assert bool(hit) is found, flagged
+
+
+def test_flags_go_by_a_text_in_a_file(local: tuple[Config, Storage], tmp_path: Path) -> None:
+    config, _ = local
+    flag_of(config, post=f"Hello.\n{text('post', 1)}")
+    kept = flag_of(config)
+    said = tmp_path / "said.txt"
+    said.write_text(text("post", 1))
+    arguments = ["rate", "flags", "--remove-text", str(said), "--json", "--set", f"rate.database={config.rate.database}"]
+    shown = CliRunner().invoke(app, arguments)
+    assert shown.exit_code == 0, shown.output
+    figures = json.loads(shown.stdout)
+    assert (figures["removed"], figures["flags"]) == (1, 1)
+    assert flags_left(config) == [kept]
+    for wrong, problem in ((b"\xff", "not UTF-8"), (b" ... ", "holds no word")):
+        said.write_bytes(wrong)
+        assert problem in str(CliRunner().invoke(app, arguments).exception)
 
 
 @pytest.fixture

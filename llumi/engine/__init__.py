@@ -8,7 +8,6 @@ from types import MappingProxyType
 from llumi.adapters import check_adapter_fits, check_adapter_folder
 from llumi.config import EngineConfig
 from llumi.engine.base import Delta, Engine, FinishReason, Request, Sampling
-from llumi.errors import EngineError
 from llumi.lean import lean_imports
 
 __all__ = ["Delta", "Engine", "FinishReason", "Request", "Sampling", "check_engine", "open_engine"]
@@ -19,21 +18,19 @@ def open_engine(config: EngineConfig, model: Path, adapters: Mapping[str, Path] 
 
     Raises EngineError, or ModelError for a folder that is no model, no adapter, or an adapter of another model.
     """
-    for folder in adapters.values():
+    for folder in adapters.values() if config.kind != "echo" else ():
         check_adapter_folder(folder)
         check_adapter_fits(folder, model)
     match config.kind:
         case "echo":
             from llumi.engine.echo import EchoEngine
 
-            return EchoEngine()
+            return EchoEngine(seconds_per_token=config.echo_seconds_per_token, adapters=adapters)
         case "hf":
-            if adapters:
-                raise EngineError(f"engine.kind hf serves no adapters ({', '.join(adapters)}); set engine.kind=vllm")
             with lean_imports():
                 from llumi.engine.hf import HfEngine
 
-            return HfEngine(config, model)
+            return HfEngine(config, model, adapters)
         case "vllm":
             from llumi.engine.vllm import VllmEngine
 

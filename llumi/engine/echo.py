@@ -1,9 +1,9 @@
 """The small shipped fake: answers at once with what a handler makes of the conversation."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 
-from llumi.engine.base import Delta, Request
+from llumi.engine.base import Delta, Request, require_adapter
 from llumi.errors import PromptTooLongError
 
 CONTEXT_WORDS = 4096
@@ -18,12 +18,20 @@ def repeat_last_words(request: Request) -> str:
 class EchoEngine:
     """For tests, and for measuring what the router adds: no model, one word a delta, a word counts as a token."""
 
-    def __init__(self, handler: Callable[[Request], str] = repeat_last_words, seconds_per_token: float = 0) -> None:
+    def __init__(
+        self,
+        handler: Callable[[Request], str] = repeat_last_words,
+        seconds_per_token: float = 0,
+        adapters: Iterable[str] = (),
+    ) -> None:
+        """Requests may name one of `adapters`, which changes nothing."""
         self._handler = handler
         self._seconds_per_token = seconds_per_token
+        self._adapters = tuple(adapters)
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         """Stream the handler's answer word by word; raises PromptTooLongError above CONTEXT_WORDS."""
+        require_adapter(request.adapter, self._adapters)
         num_prompt_tokens = sum(len(message["content"].split()) for message in request.messages)
         if num_prompt_tokens >= CONTEXT_WORDS:
             raise PromptTooLongError(f"the prompt has {num_prompt_tokens} words; echo takes {CONTEXT_WORDS}")

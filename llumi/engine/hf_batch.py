@@ -1,147 +1,126 @@
-"""One static batch of the `hf` engine: its rows sample, stream and end each for itself."""
+"""The running batch of the `hf` engine: rows join it, take one token a step, and leave it, each for itself.
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+Rows lie padded on the left, so that all take their next token in the same column. Rows that join are computed on their own
+first; then their keys and values are laid below those of the others. Where rows leave, so do columns that they alone filled.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Self
 
 import torch
-from transformers import LogitsProcessor, StoppingCriteria
+from torch.nn import functional
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer
 
-from llumi.engine.base import Delta, FinishReason, Sampling
-from llumi.errors import EngineError
+from llumi.engine.hf_load import LoadedModel
+from llumi.engine.hf_row import Row
+from llumi.engine.hf_sampling import draw
 
-_INCOMPLETE = "\ufffd"
-_LIKELY_NUCLEUS = 256
-"""How many candidates usually hold the mass of a nucleus: picking them out is 20 times faster than sorting all."""
-
-
-class TextStream:
-    """Turns the tokens of one reply into pieces of text that hold whole characters only."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        self._ids: list[int] = []
-        self._context_start = 0  # tokens before `_told` that the next ones may merge with
-        self._told = 0
-
-    def push(self, token: int) -> str:
-        """The text that `token` completes; empty while a character is still open."""
-        self._ids.append(token)
-        text = self._new_text()
-        if not text or text.endswith(_INCOMPLETE):
-            return ""
-        self._context_start, self._told = self._told, len(self._ids)
-        return text
-
-    def finish(self) -> str:
-        """What is left, without a character that was cut off."""
-        return self._new_text().rstrip(_INCOMPLETE)
-
-    def _new_text(self) -> str:
-        known = self._decode(self._ids[self._context_start : self._told])
-        return self._decode(self._ids[self._context_start :])[len(known) :]
-
-    def _decode(self, ids: list[int]) -> str:
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text
+ROOM = 64
+"""Columns that are set aside at once: transformers' own cache copies all columns for each new one."""
 
 
-class Row:
-    """One request in a batch: what it asks, and where its deltas (or the error that ends it) go."""
+class RowLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
+    """Keys and values of one layer, each of shape (rows, heads, columns, width), in buffers with room for columns to come.
 
-    def __init__(self, prompt: list[int], sampling: Sampling, emit: Callable[[Delta | EngineError], None]) -> None:
-        self.prompt = prompt
-        self.sampling = sampling
-        self.finished = False
-        self._emit = emit
-        self._text: TextStream
-        self._num_tokens = 0
-
-    def start(self, tokenizer: Any) -> None:
-        """Make ready for the first token."""
-        self._text = TextStream(tokenizer)
-
-    def push(self, token: int, stop_tokens: Collection[int]) -> None:
-        """Take the next token; emits the text it completes, and the last delta where the reply ends."""
-        if self.finished:
-            return
-        self._num_tokens += 1
-        if token in stop_tokens:
-            self._finish("stop", "")
-            return
-        text = self._text.push(token)
-        if self._num_tokens >= self.sampling.max_new_tokens:
-            self._finish("length", text)
-        elif text:
-            self._emit(Delta(text))
-
-    def fail(self, error: EngineError) -> None:
-        """End the reply with an error."""
-        if not self.finished:
-            self.finished = True
-            self._emit(error)
-
-    def cancel(self) -> None:
-        """End the reply: nobody reads it any more."""
-        self.finished = True
-
-    def _finish(self, reason: FinishReason, text: str) -> None:
-        self.finished = True
-        self._emit(Delta(text + self._text.finish(), reason, len(self.prompt), self._num_tokens))
-
-
-class RowSampler(LogitsProcessor):  # type: ignore[misc]
-    """Temperature, top-p and seed per row, so that greedy decoding after it draws an exact sample of each row.
-
-    The Gumbel-max trick: argmax(logits + G) with independent Gumbel noise G is a sample of softmax(logits) (Gumbel 1954;
-    Maddison et al. 2014, arXiv 1411.0030). Noise comes from a generator per row: what shares the batch does not matter.
+    A layer that looks at a window alone has all columns, too: the mask hides those before it.
     """
 
-    def __init__(self, rows: Sequence[Row], device: torch.device) -> None:
-        self._rows = [index for index, row in enumerate(rows) if row.sampling.temperature > 0]
-        chosen = [rows[index].sampling for index in self._rows]
-        self._generators = [torch.Generator(device).manual_seed(sampling.seed) for sampling in chosen]
-        self._temperature = torch.tensor([[sampling.temperature] for sampling in chosen], device=device)
-        self._top_p = torch.tensor([[sampling.top_p] for sampling in chosen], device=device)
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Called by the model's attention with the new columns; returns all of them."""
+        if not self.is_initialized:
+            self.lay([key_states], [value_states], key_states.shape[2])
+            return self.keys, self.values
+        before, num = self.keys.shape[2], key_states.shape[2]
+        if before + num > self._buffers[0].shape[2]:
+            self.lay([self.keys], [self.values], before)
+        for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[:, :, before : before + num] = new
+        self._show(before + num)
+        return self.keys, self.values
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Logits of shape (rows, vocabulary) in, perturbed logits of the same shape out; greedy rows stay as they are."""
-        if self._rows:
-            logits = nucleus(scores[self._rows] / self._temperature, self._top_p)
-            scores[self._rows] = logits + self._gumbel(logits)
-        return scores
+    def lay(self, keys: Sequence[torch.Tensor], values: Sequence[torch.Tensor], columns: int) -> None:
+        """Hold the rows of all parts, one below the other, each part's last column at `columns`."""
+        self._buffers = [_laid_together(parts, columns) for parts in (keys, values)]
+        self.is_initialized = True
+        self._show(columns)
 
-    def _gumbel(self, like: torch.Tensor) -> torch.Tensor:
-        noise = torch.empty_like(like)
-        for row, generator in zip(noise, self._generators, strict=True):
-            row.exponential_(generator=generator)
-        # An exponential draw may round to 0, whose logarithm would be infinite.
-        return -noise.clamp_min_(torch.finfo(noise.dtype).tiny).log_()
+    def _show(self, columns: int) -> None:
+        self.keys, self.values = (buffer[:, :, :columns] for buffer in self._buffers)
 
 
-def nucleus(logits: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
-    """Mask all but the smallest set of most probable tokens whose mass reaches `top_p` (arXiv 1904.09751).
+def _laid_together(parts: Sequence[torch.Tensor], columns: int) -> torch.Tensor:
+    """What is not filled is 0: padding has no weight in attention, but 0 times whatever lay in memory may be no number."""
+    _, heads, _, width = parts[0].shape
+    whole = parts[0].new_zeros((sum(len(part) for part in parts), heads, columns + ROOM, width))
+    first = 0
+    for part in parts:
+        whole[first : first + len(part), :, columns - part.shape[2] : columns] = part
+        first += len(part)
+    return whole
 
-    `logits` has shape (rows, vocabulary), `top_p` (rows, 1); masked logits are -inf.
+
+class Batch:
+    """Rows that are generated together.
+
+    `mask` has shape (rows, columns) and is 1 where a row has a token; `newest` (rows, 1) are the tokens to be read next.
     """
-    total = logits.logsumexp(-1, keepdim=True)
-    ranked = logits.topk(min(_LIKELY_NUCLEUS, logits.shape[-1])).values
-    if ((ranked - total).exp().sum(-1, keepdim=True) < top_p).any():
-        ranked = logits.sort(descending=True).values
-    mass = (ranked - total).exp()
-    kept = mass.cumsum(-1) - mass < top_p
-    smallest = ranked.masked_fill(~kept, torch.inf).amin(-1, keepdim=True)
-    return logits.masked_fill(logits < smallest, -torch.inf)
 
+    def __init__(self, model: LoadedModel, rows: Sequence[Row]) -> None:
+        """Read the prompts of `rows` and let each take its first token."""
+        self.rows = list(rows)
+        self._model = model
+        self._cache: Any = Cache(layer_class_to_replicate=RowLayer)
+        for row in rows:
+            row.start(model.tokenizer, model.device)
+        longest, pad = max(len(row.prompt) for row in rows), min(model.stop_tokens)
+        padding = [longest - len(row.prompt) for row in rows]
+        self._mask = torch.tensor(
+            [[0] * missing + [1] * len(row.prompt) for missing, row in zip(padding, rows, strict=True)], device=model.device
+        )
+        prompts = [[pad] * missing + row.prompt for missing, row in zip(padding, rows, strict=True)]
+        self._newest = self._advanced(torch.tensor(prompts, device=model.device))
 
-class RowStopper(StoppingCriteria):  # type: ignore[misc]
-    """Hands each row its token as soon as it is drawn, and tells `generate` which rows are at their end."""
+    def step(self) -> None:
+        """Let each row take its next token."""
+        self._mask = torch.cat([self._mask, torch.ones_like(self._newest)], dim=1)
+        self._newest = self._advanced(self._newest)
 
-    def __init__(self, rows: Sequence[Row], stop_tokens: Collection[int]) -> None:
-        self._rows = rows
-        self._stop_tokens = stop_tokens
+    def join(self, other: Self) -> None:
+        """Take the rows of another batch in, which is of no use afterwards."""
+        columns = max(self._mask.shape[1], other._mask.shape[1])
+        for mine, theirs in zip(self._layers(), other._layers(), strict=True):
+            mine.lay([mine.keys, theirs.keys], [mine.values, theirs.values], columns)
+        masks = [functional.pad(mask, (columns - mask.shape[1], 0)) for mask in (self._mask, other._mask)]
+        self._mask, self._newest = torch.cat(masks), torch.cat([self._newest, other._newest])
+        self.rows += other.rows
 
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        """`input_ids` has shape (rows, length); gives a bool per row."""
-        for row, token in zip(self._rows, input_ids[:, -1].tolist(), strict=True):
-            row.push(token, self._stop_tokens)
-        return torch.tensor([row.finished for row in self._rows], device=input_ids.device)
+    def leave(self) -> None:
+        """Let the rows go that are finished, and the columns in which no other has a token."""
+        staying = [place for place, row in enumerate(self.rows) if not row.finished]
+        if len(staying) == len(self.rows):
+            return
+        self.rows = [self.rows[place] for place in staying]
+        if not staying:
+            return
+        mask = self._mask[staying]
+        first = int(mask.any(dim=0).int().argmax())
+        self._mask, self._newest = mask[:, first:], self._newest[staying]
+        for layer in self._layers():
+            keys, values = ([held[place : place + 1, :, first:] for place in staying] for held in (layer.keys, layer.values))
+            layer.lay(keys, values, self._mask.shape[1])
+
+    def _layers(self) -> list[RowLayer]:
+        """Those that keep anything: a layer may use what an earlier one keeps."""
+        return [layer for layer in self._cache.layers if layer.is_initialized]
+
+    def _advanced(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Read `tokens` (rows, columns), the last ones of the mask; returns what each row draws and takes after them."""
+        positions = (self._mask.cumsum(dim=1) - 1).clamp_(min=0)[:, -tokens.shape[1] :]
+        adapters = [row.adapter for row in self.rows]
+        drawn = draw(self._model.logits(tokens, self._mask, positions, self._cache, adapters), self.rows)
+        for row, token in zip(self.rows, drawn.tolist(), strict=True):
+            row.push(token, self._model.stop_tokens)
+        return drawn[:, None]

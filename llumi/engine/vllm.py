@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from llumi.adapters import adapter_rank
 from llumi.config import EngineConfig
-from llumi.engine.base import Delta, Request
+from llumi.engine.base import Delta, Request, require_adapter
 from llumi.engine.conversation import encode_conversation
 from llumi.errors import ConfigError, EngineError, ModelError
 from llumi.models import check_model_folder
@@ -79,8 +79,7 @@ class VllmEngine:
         self._engine.shutdown()
 
     def _adapter(self, name: str | None) -> Any:
-        if name is not None and name not in self._adapters:
-            raise EngineError(f"no adapter {name}; there are: {', '.join(self._adapters) or 'none'}")
+        require_adapter(name, self._adapters)
         return None if name is None else self._adapters[name]
 
 

@@ -33,7 +33,7 @@ from llumi.pairs.select import Histogram, Select, claims_exchange
 from llumi.pairs.text import TextRules
 from llumi.pairs.totals import Totals
 from llumi.progress import Progress, silent
-from llumi.safety import SafetyRules
+from llumi.safety import Resources, SafetyRules
 from llumi.storage import Draft, FileEntry, Input, Manifest, Storage, digest, fingerprint
 
 Work = Callable[[int], dict[str, Any]]
@@ -97,6 +97,8 @@ def pairs_fingerprint(config: Config) -> str:
         "safety": SafetyRules.load(config.safety.rules).digest,
         "key": Pseudonymizer.open(config).key_id,
     }
+    if config.safety.resources is not None:  # its numbers stay in the texts
+        seen["resources"] = Resources.load(config.safety.resources).model_dump(mode="json")
     return fingerprint("pairs", seen, [Input("corpus", open_corpus(config).state)])
 
 

@@ -104,7 +104,7 @@ def _fingerprint(config: Config, key: Pseudonymizer, exclusions: Exclusions, rul
     seen = {
         "test_fraction": config.pairs.test_fraction,
         "safety": rules.safety.digest,
-        "resources": Resources.load().model_dump(mode="json"),
+        "resources": Resources.load(config.safety.resources).model_dump(mode="json"),
         "excluded": digest([sorted(exclusions.posts), sorted(exclusions.authors)]),
         "key": key.key_id,
     }

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
 
-from llumi.config import Config, RevisionConfig
+from llumi.config import Config, RevisionConfig, SafetyConfig
 from llumi.corpus.chunks import attempt, outcomes
 from llumi.embedding import Embedder
 from llumi.errors import ArtifactError, PairsError
@@ -53,7 +53,7 @@ def teach(config: Config, generations: str, progress: Progress = silent) -> Mani
     """
     storage = Storage.open(config.storage)
     parent, taught = _inputs(config, storage, generations)
-    judging = _Judging(storage, parent, taught, config.pairs.revisions, config.safety.rules)
+    judging = _Judging(storage, parent, taught, config.pairs.revisions, config.safety)
     totals = _Totals()
     with scratch_folder(storage, taught_name(config.pairs.name)) as scratch:
         for outcome in _over_parts(judging, scratch, progress):
@@ -74,7 +74,10 @@ def teach(config: Config, generations: str, progress: Progress = silent) -> Mani
 def teach_fingerprint(config: Config, storage: Storage, generations: str) -> str:
     """What determines the taught pairs: the pairs, the revisions, the window between them, and the safety rules."""
     rules = config.pairs.revisions.model_dump(mode="json", include={"min_similarity", "max_similarity"})
-    rules |= {"safety": SafetyRules.load(config.safety.rules).digest, "resources": Resources.load().model_dump(mode="json")}
+    rules |= {
+        "safety": SafetyRules.load(config.safety.rules).digest,
+        "resources": Resources.load(config.safety.resources).model_dump(mode="json"),
+    }
     return fingerprint("teach", rules, [manifest.as_input() for manifest in _inputs(config, storage, generations)])
 
 
@@ -155,7 +158,7 @@ class _Judging:
     parent: Manifest
     taught: Manifest
     config: RevisionConfig
-    rules: Path | None
+    safety: SafetyConfig
 
     def revisions(self) -> pl.DataFrame:
         """The teacher's revisions by post_id, at most `max_pairs` of them."""
@@ -183,11 +186,11 @@ class _Judge:
 
     @cached_property
     def _rules(self) -> SafetyRules:
-        return SafetyRules.load(self._judging.rules)
+        return SafetyRules.load(self._judging.safety.rules)
 
     @cached_property
     def _resources(self) -> list[str]:
-        return [resource_pattern(resource) for resource in Resources.load().resources]
+        return [resource_pattern(resource) for resource in Resources.load(self._judging.safety.resources).resources]
 
     @cached_property
     def _embedder(self) -> Embedder:

@@ -34,7 +34,7 @@ class TextRules:
     @classmethod
     def of(cls, config: Config) -> Self:
         """With the crisis lines that stay in the text."""
-        resources = Resources.load()
+        resources = Resources.load(config.safety.resources)
         return cls(
             base=config.train.base,
             min_tokens=config.corpus.min_tokens,

@@ -23,6 +23,7 @@ from llumi.rate.rendering import Pages
 from llumi.rate.sessions import SESSION_SECONDS, form_token, is_form_token, rater_of, sign_in
 from llumi.rate.tables import Rater
 from llumi.rate.turns import Closed, Page, next_page, open_page, release
+from llumi.safety import Resources
 
 COOKIE = "rating"
 MAX_FORM_BYTES = 16_384
@@ -53,11 +54,11 @@ DOWN = "The page cannot save or show anything just now. All that you sent before
 Form = dict[str, str]
 
 
-def make_app(database: Database, config: RateConfig) -> FastAPI:
-    """The application over one database."""
+def make_app(database: Database, config: RateConfig, resources: Resources | None = None) -> FastAPI:
+    """The application over one database; raters see the crisis lines of `resources`, else those that LLUMI ships."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/static", StaticFiles(directory=STATIC))
-    pages = Pages(config)
+    pages = Pages(config, resources or Resources.load())
     _add_safeguards(app, pages)
     _add_entrance(app, database, pages, secure=(config.public_url or "").startswith("https://"))
     _add_rating(app, database, pages)

@@ -1,7 +1,7 @@
 """Flags from the writing page: suggestions that somebody called unsafe, kept for whoever has to act on them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,10 @@ from llumi.rate.tables import Flag
 
 NO_REASON = "none given"
 
+TEXTS = ("post", "draft", "suggestion")
+_NO_CHARACTER = {0: "\N{REPLACEMENT CHARACTER}"}
+"""PostgreSQL holds no NUL in a text. Nobody can see one, or take it out: an alarm is not to be refused for it."""
+
 
 class FlagBox:
     """Keeps flags in `rate.database`, which is opened, and made where there is none, once the first flag comes."""
@@ -24,7 +28,13 @@ class FlagBox:
         self._config = config
 
     def keep(self, flag: Flag) -> int:
-        """Store a flag, dated now; its number, once it is on disk. Raises RateError or DatabaseError where it is not kept."""
+        """Store a flag, dated now; its number, once it is on disk. Raises RateError or DatabaseError where it is not kept.
+
+        A NUL character in a text is kept as the sign for one that cannot be shown.
+        """
+        for name in TEXTS:
+            if text := getattr(flag, name):
+                setattr(flag, name, text.translate(_NO_CHARACTER))
 
         def add(session: Session) -> int:
             flag.flagged_at = self._database.clock()
@@ -66,10 +76,13 @@ def count_flags(flags: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def remove_flag(database: Database, number: int) -> None:
     """Delete a flag with its texts; raises RateError where no flag has this number."""
+    if remove_flags(database, [number]) == 0:
+        raise RateError(f"flag {number}: no such flag; `llumi rate flags --json` lists them with their id")
 
-    def remove(session: Session) -> None:
-        removed = session.scalars(delete(Flag).where(Flag.id == number).returning(Flag.id)).all()
-        if not removed:
-            raise RateError(f"flag {number}: no such flag; `llumi rate flags --json` lists them with their id")
 
-    database.run(remove)
+def remove_flags(database: Database, numbers: Collection[int]) -> int:
+    """Delete flags, and their bytes from the database's files; how many there were. Raises DatabaseError as `compact`."""
+    removed = database.run(lambda session: session.scalars(delete(Flag).where(Flag.id.in_(numbers)).returning(Flag.id)).all())
+    if removed:
+        database.compact()
+    return len(removed)

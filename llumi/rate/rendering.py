@@ -22,6 +22,7 @@ class Pages:
     """The templates, with what every page shows."""
 
     config: RateConfig
+    resources: Resources
 
     @cached_property
     def _environment(self) -> Environment:
@@ -29,7 +30,7 @@ class Pages:
             loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
         environment.globals |= {
-            "resources": Resources.load().of(self.config.country),
+            "resources": self.resources.of(self.config.country),
             "contact": self.config.contact,
             "scores": SCORES,
         }

@@ -9,6 +9,7 @@ from llumi.config import RateConfig
 from llumi.errors import RateError
 from llumi.rate.app import make_app
 from llumi.rate.database import Database
+from llumi.safety import Resources
 
 
 def public_url(config: RateConfig) -> str:
@@ -16,12 +17,12 @@ def public_url(config: RateConfig) -> str:
     return config.public_url or f"http://{config.host}:{config.port}"
 
 
-def serve(database: Database, config: RateConfig) -> None:
+def serve(database: Database, config: RateConfig, resources: Resources) -> None:
     """Serve until Ctrl-C or SIGTERM. Addresses are not logged: that of an invitation is somebody's key.
 
     Raises RateError where the port is taken.
     """
-    app = make_app(database, config)
+    app = make_app(database, config, resources)
     with _listening(config) as listener:
         settings = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=10)
         uvicorn.Server(settings).run(sockets=[listener])

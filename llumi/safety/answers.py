@@ -1,8 +1,11 @@
 """The fixed words of the service: banners above a reply, and what is said in the place of a refused one."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field
 
 from llumi.safety.documents import Document, read_document
 from llumi.safety.resources import Resource
@@ -13,18 +16,31 @@ LINES_IN_A_BANNER = 3
 NO_EMERGENCY_NUMBER = "your local emergency number"
 
 
+def _names_where_to_turn(text: str) -> str:
+    for place in ("{lines}", "{emergency}"):
+        if place not in text:
+            raise ValueError(f"does not say {place}, in the place of which the numbers of a country come")
+    if re.search("[{}]", text.replace("{lines}", "").replace("{emergency}", "")):
+        raise ValueError("a brace that is not of {lines} or {emergency}")
+    return text
+
+
+Words = Annotated[str, Field(min_length=1)]
+Banner = Annotated[str, AfterValidator(_names_where_to_turn)]
+
+
 class Banners(Document):
     """A sentence for each tier that has one."""
 
-    possible: str
-    imminent: str
+    possible: Banner
+    imminent: Banner
 
 
 class Fallbacks(Document):
     """A reply for each role."""
 
-    gm: str
-    im: str
+    gm: Words
+    im: Words
 
 
 class Answers(Document):
@@ -32,12 +48,21 @@ class Answers(Document):
 
     banners: Banners
     fallbacks: Fallbacks
-    closing: str
+    closing: Words
 
     @classmethod
-    def load(cls, path: Path = DEFAULT_FILE) -> Self:
-        """From `path`; raises ConfigError in one line."""
-        return read_document(cls, path)
+    def load(cls, path: Path | None = None) -> Self:
+        """From `path`, else the words that LLUMI ships; raises ConfigError in one line."""
+        return read_document(cls, path or DEFAULT_FILE)
+
+    def texts(self) -> dict[str, str]:
+        """Everything the service may say, by its place in the file."""
+        banners = {f"banners.{name}": text for name, text in self.banners.model_dump().items()}
+        return (
+            banners
+            | {f"fallbacks.{name}": text for name, text in self.fallbacks.model_dump().items()}
+            | {"closing": self.closing}
+        )
 
     def banner(self, tier: Tier | None, resources: Sequence[Resource]) -> str | None:
         """For a tier: none for "none", and the words of "possible" where the tier could not be told (null)."""

@@ -20,6 +20,9 @@ _SPELLED = re.compile(
 _ADDRESS = re.compile(
     rf"{EMAIL}|{LINK}|\b[a-z0-9-]+\.{WORD_TLD}\b(?<!\.me)(?<!\.it)|\b[a-z0-9-]+ (?:dot|\(dot\)|\[dot\]) [a-z]+\b", re.IGNORECASE
 )
+_FIGURE = re.compile("[0-9]")
+_ADDRESS_SIGN = re.compile(r"\.[^\s.]|@|dot|://|[\[(] ?at\b", re.IGNORECASE)
+"""One of these is in every address; most replies have none, and are spared the expression."""
 _UNSEEN = re.compile("[\u200b-\u200d\u2060\ufeff]")
 
 
@@ -39,13 +42,14 @@ class Contact:
 def contacts(text: str) -> Iterator[Contact]:
     """Every number that may be dialled, in digits or words, and every address; dates and years are none."""
     plain = _UNSEEN.sub("", unicodedata.normalize("NFKC", text))
-    for match in _ADDRESS.finditer(plain):
+    for match in _ADDRESS.finditer(plain) if _ADDRESS_SIGN.search(plain) else ():
         written = without_closing_marks(re.sub(r" [\[(]?dot[\])]? ", ".", match[0], flags=re.IGNORECASE))
         yield Contact("address", written, re.sub(r"^(?:https?://)?(?:www\.)?", "", written.casefold()).rstrip("/"))
-    for match in _LONG.finditer(plain):
-        if not DATE.search(match[0]) and not YEARS.match(match[0]):
-            yield _number(match[0])
-    yield from (_number(match["number"]) for match in _SHORT.finditer(plain))
+    if _FIGURE.search(plain):
+        for match in _LONG.finditer(plain):
+            if not DATE.search(match[0]) and not YEARS.match(match[0]):
+                yield _number(match[0])
+        yield from (_number(match["number"]) for match in _SHORT.finditer(plain))
     for match in _SPELLED.finditer(plain):
         words = re.split(r"[ -]", (match["number"] or match["long"]).lower())
         yield _number("".join(_DIGITS[word] for word in words))

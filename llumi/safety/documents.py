@@ -46,4 +46,6 @@ def _problem(error: Any) -> str:
         return "no such key"
     if error["type"] == "missing":
         return "missing"
+    if error["type"] == "string_type":
+        return "not a text; put it in quotes"
     return str(error["ctx"]["error"] if error["type"] == "value_error" else error["msg"])

@@ -26,50 +26,68 @@ _COMMON = (
 COMMON = frozenset(_COMMON.split())
 MAX_WORDS = 100
 """Beyond so many combinations, a part of a pattern is not spelled out."""
+MAX_OTHER_WORDS = 30
+"""Beyond so many, looking for the words of a second set costs more than the expression that they would spare."""
+
+_FILED_LETTERS = 5
 
 Words = frozenset[str]
 _NOTHING: Words = frozenset([""])
 
 
-def required_words(pattern: str) -> Words:
+def required_words(pattern: str) -> tuple[Words, ...]:
     """Lower-case words and phrases of which every sentence that the pattern matches holds at least one.
 
-    Of several such sets, the one that fewest texts meet by chance. Raises ValueError where there is none: a pattern of
-    gaps alone.
+    Of several such sets, the two that fewest texts meet by chance, the rarer one first. Raises ValueError where there is
+    none: a pattern of gaps alone.
     """
     found = [words for words in _required(parser.parse(pattern)) if all(word.strip() for word in words)]
     if not found:
         raise ValueError("no word that every match must hold; name one outside of optional parts")
-    return min(found, key=lambda words: (_chance(words), sorted(words)))
+    rarest, *others = sorted(found, key=lambda words: (_chance(words), sorted(words)))
+    return (rarest, *(words for words in others[:1] if len(words) <= MAX_OTHER_WORDS))
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """Which of many sets of words have a word in a text: words are filed under three letters that few others hold."""
+    """Which of many tuples of sets have a word of each set in a text.
 
-    filed: Mapping[str, tuple[tuple[str, int], ...]]
-    short: tuple[tuple[str, int], ...]
+    Words are filed under five letters that few others hold; those that have fewer are all looked for.
+    """
+
+    sets: Sequence[tuple[Words, ...]]
+    places: Mapping[str, tuple[int, ...]]
+    filed: Mapping[str, tuple[str, ...]]
+    short: tuple[str, ...]
 
     @classmethod
-    def of(cls, sets: Sequence[Words]) -> Self:
-        """Sets are known by their place in `sets`."""
-        entries = [(word, number) for number, words in enumerate(sets) for word in sorted(words)]
-        frequency = Counter(letters for word, _ in entries for letters in _triples(word))
-        filed = defaultdict[str, list[tuple[str, int]]](list)
-        for word, number in entries:
-            if triples := _triples(word):
-                filed[min(triples, key=lambda letters: (frequency[letters], letters))].append((word, number))
-        short = tuple(entry for entry in entries if len(entry[0]) < 3)
-        return cls({letters: tuple(of_letters) for letters, of_letters in filed.items()}, short)
+    def of(cls, sets: Sequence[tuple[Words, ...]]) -> Self:
+        """Sets are known by their place in `sets`; what is filed are the words of the first of each tuple."""
+        places = defaultdict[str, list[int]](list)
+        for number, (words, *_) in enumerate(sets):
+            for word in words:
+                places[word].append(number)
+        frequency = Counter(letters for word in places for letters in _runs(word))
+        filed = defaultdict[str, list[str]](list)
+        for word in sorted(places):
+            if runs := _runs(word):
+                filed[min(runs, key=lambda letters: (frequency[letters], letters))].append(word)
+        return cls(
+            sets,
+            {word: tuple(numbers) for word, numbers in places.items()},
+            {letters: tuple(words) for letters, words in filed.items()},
+            tuple(word for word in sorted(places) if len(word) < _FILED_LETTERS),
+        )
 
     def possible(self, text: str) -> list[int]:
-        """The sets of which the text, in lower case, holds a word; in their order."""
-        near = [entry for letters in _triples(text) for entry in self.filed.get(letters, ())]
-        return sorted({number for word, number in (*near, *self.short) if word in text})
+        """The tuples of whose sets the text, in lower case, holds a word each; in their order."""
+        near = (word for letters in _runs(text) & self.filed.keys() for word in self.filed[letters])
+        found = {number for word in (*near, *self.short) if word in text for number in self.places[word]}
+        return sorted(number for number in found if all(any(map(text.__contains__, words)) for words in self.sets[number][1:]))
 
 
-def _triples(text: str) -> set[str]:
-    return {text[at : at + 3] for at in range(len(text) - 2)}
+def _runs(text: str) -> set[str]:
+    return {text[at : at + _FILED_LETTERS] for at in range(len(text) - _FILED_LETTERS + 1)}
 
 
 def _required(items: Iterable[Any]) -> list[Words]:

@@ -172,7 +172,7 @@ def compiled_rule(rule: Rule, terms: dict[str, str], where: str) -> Judge:
     return judge
 
 
-def _words(pattern: str, where: str) -> Words:
+def _words(pattern: str, where: str) -> tuple[Words, ...]:
     try:
         return required_words(pattern)
     except ValueError as error:

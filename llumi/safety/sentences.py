@@ -27,6 +27,8 @@ class Sentences:
     """The sentences of a text; `lines` has a sentence a line, so that one search rules most patterns out."""
 
     sentences: tuple[str, ...]
+    whole: str | None = None
+    """What holds every word of the sentences, where that is shorter than these."""
 
     @classmethod
     def of(cls, text: str) -> Self:
@@ -39,10 +41,16 @@ class Sentences:
         """A sentence a line."""
         return "\n".join(self.sentences)
 
+    @cached_property
+    def looked_up(self) -> str:
+        """All words, in lower case."""
+        return (self.lines if self.whole is None else self.whole).lower()
+
     def joined(self) -> Self:
         """Each run of `WINDOW` neighbours as one sentence, without the marks between them; all of them where they are fewer."""
         bare = [_FINAL_MARKS.sub("", sentence) for sentence in self.sentences]
-        return type(self)(tuple(" ".join(bare[at : at + WINDOW]) for at in range(max(1, len(bare) - WINDOW + 1))))
+        runs = (" ".join(bare[at : at + WINDOW]) for at in range(max(1, len(bare) - WINDOW + 1)))
+        return type(self)(tuple(runs), " ".join(bare))
 
 
 def sentence_ends(text: str, start: int) -> Iterator[tuple[int, int]]:

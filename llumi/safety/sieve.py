@@ -16,11 +16,11 @@ _CUT = " . "
 
 @dataclass(frozen=True)
 class Judge:
-    """One rule, compiled; `words` are those of each pattern without which it cannot match."""
+    """One rule, compiled; `words` are the sets for each pattern of which it needs a word each to match."""
 
     name: str
     patterns: tuple[re.Pattern[str], ...]
-    words: tuple[Words, ...]
+    words: tuple[tuple[Words, ...], ...]
     unless: re.Pattern[str] | None
 
     def finds(self, text: Sentences, patterns: Iterable[re.Pattern[str]] | None = None) -> bool:
@@ -60,11 +60,11 @@ class Sieve:
     def asked(self) -> pl.DataFrame:
         """The words and phrases, each with the numbers of the patterns that need it or another of their set."""
         words = self._words
-        rows = [(word, number) for number, of_pattern in enumerate(words) for word in sorted(of_pattern)]
+        rows = [(word, number) for number, (rarest, *_) in enumerate(words) for word in sorted(rarest)]
         return pl.DataFrame(rows, schema={"word": pl.String, "pattern": pl.Int64}, orient="row")
 
     @cached_property
-    def _words(self) -> list[Words]:
+    def _words(self) -> list[tuple[Words, ...]]:
         return [words for judge in self.judges for words in judge.words]
 
     @cached_property
@@ -72,10 +72,14 @@ class Sieve:
         return Lookup.of(self._words)
 
     def names(self, *views: Sentences) -> tuple[str, ...]:
-        """The rules that hold for any of these views of one text, in their order."""
-        asked = (self.patterns[number] for number in self._lookup.possible("\n".join(view.lines.lower() for view in views)))
+        """The names of the rules that hold for any of these views of one text, in their order."""
+        return tuple(judge.name for judge in self.found(*views))
+
+    def found(self, *views: Sentences) -> tuple[Judge, ...]:
+        """The rules that hold for any of these views of one text, in their order; the last view holds the words of all."""
+        asked = (self.patterns[number] for number in self._lookup.possible(views[-1].looked_up))
         found = {judge.name for judge, pattern, _ in asked if any(judge.finds(view, [pattern]) for view in views)}
-        return tuple(judge.name for judge in self.judges if judge.name in found)
+        return tuple(judge for judge in self.judges if judge.name in found)
 
     def first(self, texts: pl.Series) -> pl.Series:
         """The name of the first rule that holds for each text, null where none does."""

@@ -7,13 +7,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
+from llumi.config import SafetyConfig
 from llumi.contacts import AllowList
+from llumi.embedding_light import light_embedder
 from llumi.errors import ConfigError
+from llumi.safety.answers import DEFAULT_FILE as ANSWERS_FILE
 from llumi.safety.answers import Answers
 from llumi.safety.contacts import contacts
+from llumi.safety.disguise import undisguised
+from llumi.safety.likeness import Likeness
 from llumi.safety.resources import Resource, Resources
 from llumi.safety.revisions import RevisionRules
-from llumi.safety.rules import SafetyRules
+from llumi.safety.rules import TIERS, SafetyRules, Tier
 from llumi.safety.sentences import Sentences
 
 CONTACT = "contact"
@@ -30,21 +35,38 @@ class Standard:
     resources: Resources
     answers: Answers
     extra: tuple[str, ...] = ()
+    likeness: Likeness | None = None
 
     @classmethod
-    def load(cls, rules: Path | None = None, extra: Sequence[str] = ()) -> Self:
-        """The rules of `rules` (else LLUMI's), with `extra` numbers and domains allowed.
+    def load(cls, safety: SafetyConfig | None = None, extra: Sequence[str] = ()) -> Self:
+        """The files of `safety` (else LLUMI's), with `extra` numbers and domains allowed.
 
-        Raises ConfigError in one line, also where the rules would refuse what the service itself says.
+        Raises ConfigError in one line, also where the rules would refuse what the service itself says, where it would give a
+        number that is on no list, and where the embedding model of `likeness` is missing.
         """
-        standard = cls(SafetyRules.load(rules), RevisionRules.load(), Resources.load(), Answers.load(), tuple(extra))
-        answers = standard.answers
-        for text in (*answers.fallbacks.model_dump().values(), answers.closing):
-            if refused := standard.refusals(text):
-                raise ConfigError(
-                    f"safety.rules: rule {refused[0]} refuses the service's own words in answers.yaml; change either"
-                )
+        safety = safety or SafetyConfig()
+        rules, resources, answers = (
+            SafetyRules.load(safety.rules),
+            Resources.load(safety.resources),
+            Answers.load(safety.answers),
+        )
+        standard = cls(
+            rules, RevisionRules.load(), resources, answers, tuple(extra), Likeness.load() if safety.likeness else None
+        )
+        standard._check_answers(safety.answers or ANSWERS_FILE)
         return standard
+
+    def _check_answers(self, file: Path) -> None:
+        for place, text in self.answers.texts().items():
+            refused = self.refusals(text)
+            if CONTACT in refused:
+                raise ConfigError(
+                    f"{file}: {place}: a number or address that is on no list; name it in safety.resources or serve.allowed"
+                )
+            if refused and not place.startswith("banners"):  # a banner speaks of danger in plain words, and is no reply
+                raise ConfigError(
+                    f"safety.rules: rule {refused[0]} refuses the service's own words in {file.name}; change either"
+                )
 
     @cached_property
     def allowed(self) -> AllowList:
@@ -53,16 +75,38 @@ class Standard:
         numbers = [entry for entry in self.extra if entry not in domains]
         return AllowList.of([*self.resources.numbers, *numbers], [*self.resources.domains, *domains])
 
+    def warm_up(self) -> None:
+        """Load what `tier` needs, so that no post waits for it; raises ModelError where it is missing."""
+        if self.likeness:
+            light_embedder()
+
+    def tier(self, post: str) -> Tier:
+        """The tier of a post: by the rules, also as a reader sees its words; and by likeness where they find no risk."""
+        return self.tiers([post])[0]
+
+    def tiers(self, posts: Sequence[str]) -> list[Tier]:
+        """`tier` of each post, in less time than one by one."""
+        plain = [undisguised(post) for post in posts]
+        told = [max(map(self.rules.tier, {post, seen}), key=TIERS.index) for post, seen in zip(posts, plain, strict=True)]
+        if self.likeness is None:
+            return told
+        left = [at for at, tier in enumerate(told) if tier == "none"]
+        for at, tier in zip(left, self.likeness.tiers([plain[at] for at in left]), strict=True):
+            told[at] = tier or "none"
+        return told
+
     def refusals(self, text: str, draft: str | None = None) -> tuple[str, ...]:
         """Why `text` may not be sent, () where it may: names of rules, and `CONTACT`.
 
-        A revision is held against its `draft` too: it may repeat the draft's contacts, and adds nothing that
-        `RevisionRules.added` looks for.
+        Nothing may be `RevisionRules.invented`. A revision is held against its `draft` too: it may repeat the draft's
+        contacts and stories, and adds nothing that `RevisionRules.added` looks for.
         """
         own = {contact.key for contact in contacts(draft)} if draft is not None else set()
         unknown = any(contact.key not in own and not contact.allowed_by(self.allowed) for contact in contacts(text))
-        added = self.revisions.added_to(Sentences.of(draft), Sentences.of(text)) if draft is not None else ()
-        return (*self.rules.refusals(text), *((CONTACT,) if unknown else ()), *added)
+        added = self.revisions.added_to(None if draft is None else Sentences.of(draft), Sentences.of(text))
+        plain = undisguised(text)
+        hidden = self.rules.refusals(plain) if plain != text else ()
+        return tuple(dict.fromkeys((*self.rules.refusals(text), *hidden, *((CONTACT,) if unknown else ()), *added)))
 
     def lost(self, draft: str, revision: str) -> tuple[str, ...]:
         """What the draft holds and the revision has to hold: questions about safety, and crisis lines (`RESOURCE_LOST`)."""

@@ -8,7 +8,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any, Literal
 
@@ -34,6 +34,18 @@ class ServedModel:
 
     def __str__(self) -> str:
         return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """The model that answers a share of a role's requests, `weight`, in the place of the stable one."""
+
+    model: ServedModel
+    weight: float
+
+    def shown(self) -> dict[str, Any]:
+        """As `/v1/models` and `/healthz` show it."""
+        return {"version": str(self.model), "weight": self.weight}
 
 
 class Body(BaseModel):
@@ -194,6 +206,10 @@ class ChatAnswer:
         """A new answer, dated now."""
         return cls(body, model, f"chatcmpl-{uuid.uuid4().hex}", int(time.time()))
 
+    def by(self, model: ServedModel | None) -> "ChatAnswer":
+        """The same answer, of the version that gave it."""
+        return replace(self, model=model or self.model)
+
     def completion(self, answer: Guarded) -> dict[str, Any]:
         """The whole answer in one piece; the guard's fields are LLUMI's own, which OpenAI's clients keep."""
         message = {"role": "assistant", "content": answer.text, "refusal": None}
@@ -223,12 +239,13 @@ class ChatAnswer:
         }
 
 
-def model_list(models: Mapping[Role, ServedModel]) -> dict[str, Any]:
-    """The answer of `/v1/models`; `version` tells which artifact stands behind a name."""
+def model_list(models: Mapping[Role, ServedModel], canaries: Mapping[Role, Canary]) -> dict[str, Any]:
+    """The answer of `/v1/models`; `version` tells which artifact stands behind a name, `canary` which one beside it."""
     return {
         "object": "list",
         "data": [
             {"id": name, "object": "model", "created": 0, "owned_by": "llumi", "version": str(models[role])}
+            | ({"canary": canaries[role].shown()} if role in canaries else {})
             for name, role in CHAT_MODELS.items()
         ],
     }
@@ -254,6 +271,7 @@ class ApiError(Exception):
     ) -> None:
         super().__init__(message)
         self.status = status
+        self.code = code
         self.headers = dict(headers or {})
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 

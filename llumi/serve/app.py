@@ -2,50 +2,31 @@
 
 import contextlib
 import errno
-import re
 import socket
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import httpx
 import ray
 from ray import serve as ray_serve
-from ray.serve import Application
 from ray.serve.config import ProxyLocation
 from ray.serve.schema import LoggingConfig
 
-from llumi import errors
-from llumi.adapters import adapter_hash, check_adapter_fits, fetch_adapter
-from llumi.config import Config, EngineConfig
-from llumi.engine import check_engine
-from llumi.engine.capacity import require_room
-from llumi.engine.choice import choose_engine
-from llumi.errors import LlumiError, ServeError
-from llumi.models import fetch_model, newest_model
+from llumi.config import Config
+from llumi.errors import ServeError
 from llumi.progress import Progress, Tell, silent, untold
 from llumi.prompts import ROLES, Role
 from llumi.rate.database import anchored
 from llumi.safety.standard import Standard
-from llumi.serve.api import ServedModel
+from llumi.serve import rollout
 from llumi.serve.audit import audit_folder
 from llumi.serve.door import Grounds
 from llumi.serve.front import family_of
 from llumi.serve.keys import make_key, new_secret
-from llumi.serve.replica import EngineReplica
-from llumi.serve.router import APPLICATION, Router
-from llumi.storage import Storage, digest
+from llumi.serve.running import Applied, Running
+from llumi.storage import Storage
 
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 (what an operator may write into serve.host)
-HEALTH_CHECK_SECONDS = 10
-HEALTH_CHECK_TIMEOUT_SECONDS = 120
-"""A busy engine may keep the probe waiting for a whole batch."""
-
-CONSTRUCTOR_RETRIES = 2
-"""A store may stumble once; a model that cannot be loaded stays so, and whoever starts the service waits to hear it."""
-
-VERSION_LENGTH = 12
 
 
 @dataclass(frozen=True)
@@ -56,15 +37,6 @@ class Serving:
     secret: str = field(repr=False)
 
 
-@dataclass(frozen=True)
-class Answering:
-    """What answers for a role: the model whose weights a replica holds, an adapter on it, and how clients are told."""
-
-    served: ServedModel
-    model: str
-    adapter: str | None = None
-
-
 def serve(config: Config, progress: Progress = silent, tell: Tell = untold) -> Serving:
     """Deploy GM and IM behind the router; returns once each role has generated.
 
@@ -72,26 +44,24 @@ def serve(config: Config, progress: Progress = silent, tell: Tell = untold) -> S
     EngineError; the service then is not left half up.
     """
     storage = Storage.open(config.storage)
-    answering = {role: find_answering(config, storage, role) for role in ROLES}
-    replicas = sum(config.serve.role(role).min_replicas for role in ROLES)
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    choice = choose_engine(config.serve.engine, replicas, nodes)
-    tell(f"engine: {choice.line}")
-    check_engine(choice.engine, "serve.engine")
-    standard = Standard.load(config.safety.rules, config.serve.allowed)
-    require_room("serve.engine", replicas, choice.engine, nodes)
+    table = rollout.plan(config, storage, rollout.living_nodes(), tell)
+    standard = Standard.load(config.safety, config.serve.allowed)
+    rollout.require_room_for(config, [table])
     check_port(config.serve.host, config.serve.port)
     if there := ", ".join(ray_serve.status().applications):
-        raise ServeError(f"this cluster serves already ({there}); stop that first")
+        raise ServeError(f"this cluster serves already ({there}); stop that first, or change it with: llumi serve deploy")
     serving = Serving(base_url(config), new_secret())
+    own_key = make_key("start", serving.secret, ROLES, time.time()).model_copy(update={"id": "start"})  # the audit log's name
+    grounds = Grounds(storage, own_key, audit_folder(config.serve, storage), anchored(config.rate))
+    running = Running(standard, grounds, f"node:{ray.util.get_node_ip_address()}", (Applied(config, table),))
     try:
-        progress("serve: replicas", 0)
         # The router listens itself (see Front), and its audit log has a line for each request.
         ray_serve.start(proxy_location=ProxyLocation.Disabled, logging_config=LoggingConfig(enable_access_log=False))
-        _deploy(build_graph(config, choice.engine, storage, answering, standard, secret=serving.secret))
+        rollout.start(running, progress)
         for done, role in enumerate(ROLES, start=1):
             _try_role(serving, role, config.serve.timeout_seconds)
             progress("serve: roles that answer", done, len(ROLES))
+        running.save()
     except BaseException:
         stop_serving()
         raise
@@ -101,72 +71,7 @@ def serve(config: Config, progress: Progress = silent, tell: Tell = untold) -> S
 def stop_serving() -> None:
     """Take the service down; nothing happens where none is up."""
     ray_serve.shutdown()
-
-
-def build_graph(
-    config: Config,
-    engine: EngineConfig,
-    storage: Storage,
-    answering: Mapping[Role, Answering],
-    standard: Standard,
-    *,
-    secret: str,
-) -> Application:
-    """Router -> GM, IM on `engine`; `secret` opens both, beside the keys of the store."""
-    handles = {role: _role_deployment(config, engine, storage, role, answering[role]) for role in ROLES}
-    models = {role: answering[role].served for role in ROLES}
-    router = ray_serve.deployment(
-        Router,
-        name="router",
-        health_check_period_s=HEALTH_CHECK_SECONDS,
-        # Where `serve` was called: there its port was looked at, its flags' SQLite file lies, and its URL leads.
-        ray_actor_options={"num_cpus": 0, "resources": {f"node:{ray.util.get_node_ip_address()}": 0.001}},
-    )
-    own_key = make_key("start", secret, ROLES, time.time()).model_copy(update={"id": "start"})  # the audit log names it so
-    grounds = Grounds(storage, own_key, audit_folder(config.serve, storage), anchored(config.rate))
-    return router.bind(config.serve, models, standard, grounds, handles)
-
-
-def _role_deployment(config: Config, engine: EngineConfig, storage: Storage, role: Role, answering: Answering) -> Application:
-    scaling = config.serve.role(role)
-    deployment = ray_serve.deployment(
-        EngineReplica,
-        name=role,
-        max_ongoing_requests=scaling.max_ongoing_requests,
-        max_queued_requests=scaling.max_queued,
-        autoscaling_config={
-            "min_replicas": scaling.min_replicas,
-            "max_replicas": scaling.max_replicas,
-            "target_ongoing_requests": scaling.target_ongoing_requests,
-        },
-        max_constructor_retry_count=CONSTRUCTOR_RETRIES,
-        health_check_period_s=HEALTH_CHECK_SECONDS,
-        health_check_timeout_s=HEALTH_CHECK_TIMEOUT_SECONDS,
-        ray_actor_options={"num_cpus": engine.num_cpus, "num_gpus": engine.num_gpus},
-    )
-    return deployment.bind(engine, storage, answering.model, answering.adapter)
-
-
-def find_answering(config: Config, storage: Storage, role: Role) -> Answering:
-    """What stands behind `role`: a model of the store, or an adapter on one. `echo` has none.
-
-    Raises ArtifactError or ModelError where it cannot.
-    """
-    if config.serve.engine.kind == "echo":
-        return Answering(ServedModel("echo", "0"), "echo")
-    wanted = config.serve.role(role)
-    name = wanted.model or ("base" if wanted.adapter else newest_model(storage, role))
-    version = storage.manifest(f"models/{name}").as_input().sha256
-    if storage.is_local:  # no copy is needed to see at once what a replica would only find minutes later
-        fetch_model(storage, name)
-    if wanted.adapter is None:
-        return Answering(ServedModel(name, version[:VERSION_LENGTH]), name)
-    adapter = fetch_adapter(storage, wanted.adapter)
-    if storage.is_local:
-        check_adapter_fits(adapter, fetch_model(storage, name))
-    version = digest({"model": version, "adapter": adapter_hash(adapter)})
-    shown = re.sub(r"[^\w.-]", "-", Path(wanted.adapter).name)
-    return Answering(ServedModel(shown, version[:VERSION_LENGTH]), name, wanted.adapter)
+    Running.forget()
 
 
 def base_url(config: Config) -> str:
@@ -189,25 +94,6 @@ def check_port(host: str, port: int) -> None:
                 ) from None
             reason = error.strerror or str(error)
             raise ServeError(f"serve.host: {host}:{port} cannot be listened on ({reason}); use 127.0.0.1 or 0.0.0.0") from None
-
-
-def _deploy(graph: Application) -> None:
-    """Deploy and wait until every replica runs."""
-    try:
-        ray_serve.run(graph, name=APPLICATION, route_prefix=None)
-    except RuntimeError as error:
-        deployments = ray_serve.status().applications[APPLICATION].deployments.values()
-        raise _replica_error("\n".join([str(error), *(deployment.message for deployment in deployments)])) from None
-
-
-def _replica_error(report: str) -> LlumiError:
-    """The error of ours that ended a replica, from the tracebacks that Serve reports; else the first line."""
-    found = re.findall(r"^llumi\.errors\.(\w+): (.+)$", report, flags=re.MULTILINE)
-    if found:
-        kind, message = found[-1]
-        error: LlumiError = getattr(errors, kind)(message)
-        return error
-    return ServeError(f"the replicas do not start ({report.splitlines()[0][:200]}); see Ray's logs")
 
 
 def _try_role(serving: Serving, role: Role, timeout_seconds: float) -> None:

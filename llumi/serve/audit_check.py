@@ -11,12 +11,16 @@ from llumi.serve.audit import Head, log_files, opened
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found: how many lines, from which number to which head, how many were torn by a crash."""
+    """What was found: how many lines, from which number to which head, how many were torn by a crash.
+
+    `refused` is the number of requests that have no line of their own, since they came in a flood without a key that opens.
+    """
 
     lines: int
     first: int
     head: Head
     torn: int
+    refused: int = 0
 
 
 def verify(path: Path, head: str | None = None) -> Verdict:
@@ -29,7 +33,7 @@ def verify(path: Path, head: str | None = None) -> Verdict:
     if not files:
         raise AuditError(f"{path}: no audit log; give the folder of serve.audit, or one of its files")
     current: Head | None = Head() if path.is_dir() else None
-    lines = first = num_torn = 0
+    lines = first = num_torn = num_refused = 0
     seen_head = head is None
     torn: list[bytes] = []
     for where, line in _lines(files):
@@ -53,9 +57,10 @@ def verify(path: Path, head: str | None = None) -> Verdict:
         first = first or current.number
         seen_head = seen_head or current.hash == head
         lines += 1
+        num_refused += fields.get("refused", 0)
     if not seen_head:
         raise AuditError(f"{path}: no line has the hash {head}: the end was cut off, or the whole was written anew")
-    return Verdict(lines, first, current or Head(), num_torn + bool(torn))
+    return Verdict(lines, first, current or Head(), num_torn + bool(torn), num_refused)
 
 
 def _lines(files: list[Path]) -> Iterator[tuple[str, bytes]]:

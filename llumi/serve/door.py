@@ -1,11 +1,15 @@
 """What every request passes before the routes: its key, its limits, its body; and behind them, its line in the audit log."""
 
 import asyncio
+import contextlib
+import logging
 import time
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,9 +20,17 @@ from llumi.serve.audit import AuditLog, utc_now
 from llumi.serve.call import CALL, CLIENT_LEFT, Call
 from llumi.serve.keys import Key, KeyStore
 from llumi.serve.limits import Limits
+from llumi.serve.metrics import PATH as METRICS
+from llumi.serve.metrics import Metrics
+from llumi.serve.refusals import Refusals
 from llumi.serve.request_id import HEADER as REQUEST_ID
 from llumi.serve.ring import KeyRing
+from llumi.serve.unforeseen import kind_and_place
 from llumi.storage import Storage
+
+_log = logging.getLogger(__name__)
+UNKNOWN = 401
+"""The status for whoever brings no key that opens."""
 
 LIVENESS = "/healthz"
 """Open to whoever asks whether the service is up."""
@@ -34,6 +46,17 @@ class Access:
     ring: KeyRing
     limits: Limits
     audit: AuditLog
+
+    @cached_property
+    def refusals(self) -> Refusals:
+        """Writes the lines of those whom no key let in."""
+        return Refusals(self.audit)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        """The time of an application on this access; at its end what was only counted is written."""
+        yield
+        self.refusals.settle()
 
 
 @dataclass(frozen=True)
@@ -62,11 +85,19 @@ class Door:
     """
 
     def __init__(
-        self, app: ASGIApp, config: ServeConfig, access: Access, paths: Collection[str], open_paths: Collection[str]
+        self,
+        app: ASGIApp,
+        *,
+        config: ServeConfig,
+        access: Access,
+        metrics: Metrics,
+        paths: Collection[str],
+        open_paths: Collection[str],
     ) -> None:
         self._app = app
         self._config = config
         self._access = access
+        self._metrics = metrics
         self._paths = paths
         self._open_paths = open_paths
 
@@ -81,27 +112,33 @@ class Door:
         deadline = asyncio.get_running_loop().time() + self._config.timeout_seconds
         call = Call(headers[REQUEST_ID], route, deadline, self._access.limits)
         answer = _Watched(send)
+        self._metrics.begun(call)
         context = CALL.set(call)
         try:
             await self._answer(scope, headers, receive, answer, call)
-        except Exception:
-            answer.status, answer.ended = 500, True  # Starlette says so, outside of this middleware
-            raise
+        except Exception as error:  # whoever is outside would log its message, in which there may be text
+            _log.error("a request failed: %s", kind_and_place(error))
+            if answer.status is None:
+                await _response(server_error(500, "internal error", "internal_error"))(scope, receive, answer)
+            answer.status, answer.ended = 500, True
         finally:
             CALL.reset(context)
             call.status = call.status or (answer.status if answer.ended else CLIENT_LEFT)
             call.settle()
-            seconds = round(time.monotonic() - started, 3)
-            self._access.audit.write({"time": utc_now(), **call.audit_fields(), "seconds": seconds})
+            seconds = time.monotonic() - started
+            self._metrics.ended(call, seconds)
+            written_by = self._access.refusals if call.status == UNKNOWN else self._access.audit
+            written_by.write({"time": utc_now(), **call.audit_fields(), "seconds": round(seconds, 3)})
 
     async def _answer(self, scope: Scope, headers: Headers, receive: Receive, send: "_Watched", call: Call) -> None:
         try:
             call.key = self._key(headers)
-            self._count(call.key)
+            self._count(call, call.key)
             call.deadline = min(call.deadline, _patience(headers))
             body = await self._body(headers, receive)
         except ApiError as error:
-            await JSONResponse(error.body, error.status, error.headers)(scope, receive, send)
+            call.refused(error)
+            await _response(error)(scope, receive, send)
         except ConnectionResetError:
             return
         else:
@@ -118,8 +155,8 @@ class Door:
             raise no_entry(f"this key {refusal}; ask whoever runs this service for another", known=True)
         return key
 
-    def _count(self, key: Key) -> None:
-        if not self._access.audit.writable:
+    def _count(self, call: Call, key: Key) -> None:
+        if not self._access.audit.writable and call.route != METRICS:  # there an operator sees that it is not
             raise server_error(503, "the audit log cannot be written, and nothing is answered without it", "audit_unavailable")
         if key.requests_per_minute is not None:
             window = self._access.limits.requests_of(key)
@@ -156,6 +193,10 @@ class Door:
             close = {"Connection": "close"}
             raise bad_request(408, f"the body did not come within {limit_text}", "body_too_slow", headers=close) from None
         return bytes(body)
+
+
+def _response(error: ApiError) -> JSONResponse:
+    return JSONResponse(error.body, error.status, error.headers)
 
 
 class _Watched:
@@ -220,5 +261,7 @@ async def _while_there(app: ASGIApp, scope: Scope, client: _Client, send: _Watch
         leaving.cancel()
         answering.cancel()
         await asyncio.wait({answering})
-    if not answering.cancelled():
-        answering.result()
+        # asyncio would log what a task raised and nobody asked for, message and all.
+        problem = None if answering.cancelled() else answering.exception()
+    if problem is not None:
+        raise problem

@@ -7,7 +7,7 @@ import asyncio
 import socket
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from llumi.errors import ServeError
 
@@ -27,7 +27,7 @@ class Front:
         self._running = running
 
     @classmethod
-    async def open(cls, app: FastAPI, host: str, port: int) -> "Front":
+    async def open(cls, app: ASGIApp, host: str, port: int) -> "Front":
         """Listen; raises ServeError where this machine cannot."""
         try:
             # A router that takes over from another listens already while that one finishes what it was asked.
@@ -41,7 +41,7 @@ class Front:
             log_level="critical",
             access_log=False,
             server_header=False,
-            lifespan="off",
+            lifespan="on",
             ws="none",
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=DRAIN_SECONDS,

@@ -7,7 +7,8 @@ One that is refused is drawn once more; then a fixed text takes its place. What 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -71,6 +72,8 @@ class Guard:
     """Lets through what passes `standard`; its judges work on threads, beside the event loop."""
 
     def __init__(self, standard: Standard, config: ServeConfig) -> None:
+        """Raises ModelError where this process lacks what the standard judges with."""
+        standard.warm_up()
         self._standard = standard
         self._config = config
         self._threads = ThreadPoolExecutor(JUDGES_AT_ONCE, thread_name_prefix="guard")
@@ -83,7 +86,7 @@ class Guard:
                 answer = await source.complete(asked)
                 spent.add(answer)
                 try:
-                    await self._judge_whole(case, answer.text)
+                    await self._judge_whole(case, answer.text, spent)
                 except _RefusedError as refusal:
                     refused_by = refusal.names
                     continue
@@ -91,7 +94,7 @@ class Guard:
                     return spent.on(self._fixed(case, await tier, "error", refused_by))
                 helped = Guarded(answer.text, self._help(case, await tier), answer.finish_reason, decision, refused_by)
                 return spent.on(helped)
-            return spent.on(await self._instead(case, await tier, refused_by))
+            return spent.on(await self._instead(case, await tier, refused_by, spent))
 
     async def stream(self, case: Case, request: Request, source: Source) -> AsyncGenerator[Guarded, None]:
         """The answer in sentences. What has left cannot be drawn again: a refusal after it ends the stream kindly."""
@@ -116,7 +119,7 @@ class Guard:
                     return
                 else:
                     return
-            yield spent.on(await self._instead(case, await tier, refused_by))
+            yield spent.on(await self._instead(case, await tier, refused_by, spent))
 
     async def _passed(self, case: Case, deltas: AsyncGenerator[Delta, None], spent: "_Spent") -> AsyncGenerator[Guarded, None]:
         """Each piece of the reply once it was judged; raises as `_judge` for the first that may not leave."""
@@ -125,19 +128,20 @@ class Guard:
             async for delta in deltas:
                 spent.add_piece(delta)
                 for recent, end, is_last in gate.add(delta.text, ended=delta.finish_reason is not None):
-                    lost = await self._judge(case, recent, gate.text[:end])
+                    lost = await self._judge(case, recent, gate.text[:end], spent)
                     if lost and is_last:
                         raise _RefusedError(lost)
                     if not lost:  # else a later sentence may still hold what the draft names
                         yield Guarded(gate.release(end), finish_reason=delta.finish_reason if is_last else None)
 
-    async def _judge_whole(self, case: Case, text: str) -> None:
-        if lost := await self._judge(case, text, text):
+    async def _judge_whole(self, case: Case, text: str, spent: "_Spent") -> None:
+        if lost := await self._judge(case, text, text, spent):
             raise _RefusedError(lost)
 
-    async def _judge(self, case: Case, recent: str, whole: str) -> tuple[str, ...]:
+    async def _judge(self, case: Case, recent: str, whole: str, spent: "_Spent") -> tuple[str, ...]:
         """What `whole` lacks of the draft; raises _RefusedError where `recent` may not leave, or _UnjudgedError."""
-        refused, lost = await self._beside_the_loop(_verdict, self._standard, case.draft, recent, whole)
+        with spent.judging():
+            refused, lost = await self._beside_the_loop(_verdict, self._standard, case.draft, recent, whole)
         if refused:
             raise _RefusedError(refused)
         return lost
@@ -153,7 +157,7 @@ class Guard:
 
     async def _tier(self, case: Case) -> Tier | None:
         try:
-            return await self._beside_the_loop(self._standard.rules.tier, case.post)
+            return await self._beside_the_loop(self._standard.tier, case.post)
         except _UnjudgedError:
             return None
 
@@ -177,12 +181,12 @@ class Guard:
         resources = self._standard.resources.of(case.country or self._config.country)
         return Help(tier, self._standard.answers.banner(tier, resources), resources)
 
-    async def _instead(self, case: Case, tier: Tier | None, refused_by: tuple[str, ...]) -> Guarded:
+    async def _instead(self, case: Case, tier: Tier | None, refused_by: tuple[str, ...], spent: "_Spent") -> Guarded:
         """In the place of refused replies: the person's own draft if it passes, else the fixed text."""
         if case.draft is None or not case.draft_may_stand:
             return self._fixed(case, tier, "fallback", refused_by)
         try:
-            await self._judge_whole(case, case.draft)
+            await self._judge_whole(case, case.draft, spent)
         except (_RefusedError, _UnjudgedError) as problem:
             return self._fixed(case, tier, "error" if isinstance(problem, _UnjudgedError) else "fallback", refused_by)
         return Guarded(case.draft, self._help(case, tier), "stop", "own_draft", refused_by)
@@ -197,10 +201,20 @@ class Guard:
 
 
 class _Spent:
-    """Tokens of all draws: prompts count once."""
+    """Tokens of all draws, where prompts count once, and the time of their judges."""
 
     def __init__(self) -> None:
         self._prompt = self._finished = self._pieces = 0
+        self._guard_seconds = 0.0
+
+    @contextlib.contextmanager
+    def judging(self) -> Iterator[None]:
+        """Count the time within."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._guard_seconds += time.monotonic() - started
 
     def add(self, answer: Delta) -> None:
         """A whole reply."""
@@ -216,7 +230,12 @@ class _Spent:
 
     def on(self, guarded: Guarded) -> Guarded:
         """The piece with what was spent."""
-        return replace(guarded, num_prompt_tokens=self._prompt, num_completion_tokens=self._finished + self._pieces)
+        return replace(
+            guarded,
+            num_prompt_tokens=self._prompt,
+            num_completion_tokens=self._finished + self._pieces,
+            guard_seconds=self._guard_seconds,
+        )
 
 
 def _verdict(standard: Standard, draft: str | None, recent: str, whole: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

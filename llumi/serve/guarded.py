@@ -29,7 +29,7 @@ class Guarded:
     """The next piece of an answer that may be sent; the first and the last carry `help`, the last all that follows it.
 
     `refused_by` names what refused a reply of the model on the way here. Tokens are those of every reply that the model
-    wrote for this answer; one that was broken off counts its pieces.
+    wrote for this answer; one that was broken off counts its pieces. `guard_seconds` is how long it waited for its judges.
     """
 
     text: str
@@ -39,6 +39,7 @@ class Guarded:
     refused_by: tuple[str, ...] = ()
     num_prompt_tokens: int = 0
     num_completion_tokens: int = 0
+    guard_seconds: float = 0.0
 
     def guard_fields(self) -> dict[str, Any]:
         """The guard's part of an answer: `guard` once it is decided, `banner` and `resources`."""

@@ -2,21 +2,25 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Protocol
+from functools import cached_property, partial
+from typing import Any
 
+import grpc.aio
 import ray.exceptions
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from ray import serve
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llumi.config import RateConfig, ServeConfig
 from llumi.engine import Delta
@@ -30,6 +34,7 @@ from llumi.serve.api import (
     DONE,
     ApiError,
     Body,
+    Canary,
     ChatAnswer,
     ChatBody,
     DraftBody,
@@ -48,46 +53,45 @@ from llumi.serve.api import (
 )
 from llumi.serve.call import CALL
 from llumi.serve.cases import case_of
+from llumi.serve.clocked import Clocked
 from llumi.serve.door import LIVENESS, Access, Door, Grounds
 from llumi.serve.front import Front
-from llumi.serve.guard import Guard
+from llumi.serve.guard import Guard, Source
 from llumi.serve.guarded import Guarded
+from llumi.serve.metrics import PATH as METRICS
+from llumi.serve.metrics import Metrics
 from llumi.serve.request_id import RequestId
+from llumi.serve.unforeseen import kind_and_place
+from llumi.serve.versions import Routed, Split, Table, Version, Versions
 from llumi.serve.writing import OPEN_PATHS, add_writing_page
 
 APPLICATION = "llumi"
 HEALTH_SECONDS = 5
-"""How long `/healthz` waits for word of the replicas."""
+"""How long `/healthz` and `/metrics` wait for word of the replicas."""
 
 QUEUE_RETRY_SECONDS = 5
 """When to come again to a full queue: about as long as an answer takes."""
 
-Readiness = Callable[[], Awaitable[Mapping[Role, bool]]]
-
-
-class Backend(Protocol):
-    """Answers for one role; raises LlumiError, or Ray's errors where no replica can be reached."""
-
-    async def complete(self, request: EngineRequest) -> Delta:
-        """The whole answer as one delta."""
-
-    def stream(self, request: EngineRequest) -> AsyncGenerator[Delta, None]:
-        """The answer piece by piece; closing it ends the generation."""
+_log = logging.getLogger(__name__)
+Readiness = Callable[[], Awaitable[Mapping[Role, int]]]
+"""How many replicas of each role run."""
 
 
 @dataclass(frozen=True)
 class Service:
     """What the routes need: the defaults, who answers in which version, who is ready, who may ask, what may be said, and
-    where flags go.
+    where flags go. An answer names the version that gave it, which Call knows; `models` are the stable ones.
     """
 
     config: ServeConfig
     models: Mapping[Role, ServedModel]
-    backends: Mapping[Role, Backend]
+    backends: Mapping[Role, Source]
     readiness: Readiness
     access: Access
     standard: Standard
     rate: RateConfig = field(default_factory=RateConfig)
+    canaries: Mapping[Role, Canary] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=Metrics)
 
     @cached_property
     def guard(self) -> Guard:
@@ -96,18 +100,24 @@ class Service:
 
 
 class RoleHandle:
-    """The replicas of one role as a backend; their errors of ours come as values (see EngineReplica)."""
+    """The replicas of a version, or of several, as a backend; their errors of ours come as values (see EngineReplica)."""
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
         # From process to process by gRPC: by Ray's object store, a short answer takes twice as long.
         self._handle = handle.options(_by_reference=False)
         self._streaming = self._handle.options(stream=True)
+
+    def has_replica(self) -> bool:
+        """See Backend; only Serve's own list of replicas tells it at once."""
+        requests = self._handle._router._asyncio_router.request_router
+        return requests is None or bool(requests.curr_replicas)
 
     async def complete(self, request: EngineRequest) -> Delta:
         """See Backend."""
         response = self._handle.complete.remote(request)
         try:
-            return _raised(await response)
+            with _lost_replicas():
+                return _raised(await response)
         except asyncio.CancelledError:
             response.cancel()
             raise
@@ -115,51 +125,119 @@ class RoleHandle:
     async def stream(self, request: EngineRequest) -> AsyncGenerator[Delta, None]:
         """See Backend."""
         response = self._streaming.stream.remote(request)
+        ended = False
         try:
-            async for item in response:
-                yield _raised(item)
+            with _lost_replicas():
+                async for item in response:
+                    delta = _raised(item)
+                    ended = delta.finish_reason is not None
+                    yield delta
+                if not ended:
+                    raise ray.exceptions.RayActorError(error_msg="the replica ended in the middle of its answer")
         finally:
             response.cancel()
 
 
 class Router:
-    """The ingress of the service: the routes over the two roles' handles, and the HTTP server before them."""
+    """The ingress of the service: the routes over the handles of all versions, and the HTTP server before them.
 
-    async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self,
-        config: ServeConfig,
-        models: Mapping[Role, ServedModel],
-        standard: Standard,
-        grounds: Grounds,
-        handles: Mapping[Role, DeploymentHandle],
-    ) -> None:
-        backends = {role: RoleHandle(handle) for role, handle in handles.items()}
-        service = Service(config, models, backends, running_roles, grounds.access(), standard, grounds.rate)
-        self._front = await Front.open(build_app(service), config.host, config.port)
+    Serve gives it its Table when it starts, and each later one while it goes on (`reconfigure`).
+    """
+
+    def __init__(self, standard: Standard, grounds: Grounds) -> None:
+        self._standard, self._grounds = standard, grounds
+        self._access = grounds.access()
+        self._versions: dict[Role, Versions] = {}
+        self._handles: dict[str, RoleHandle] = {}
+        self._metrics = Metrics()
+        self._current = _Current()
+        self._front: Front | None = None
+        self._table: Table | None = None
+
+    async def reconfigure(self, table: dict[str, Any]) -> None:
+        """Go by another Table: what was asked before goes on in its own version, under its own limits."""
+        new = Table.model_validate(table)
+        for role, routed in new.roles.items():
+            canary = self._version(routed.canary) if routed.canary else None
+            split = Split(self._version(routed.stable), canary, routed.weight)
+            if role in self._versions:
+                self._versions[role].switch(split)
+            else:
+                self._versions[role] = Versions(split)
+        self._handles = {name: handle for name, handle in self._handles.items() if name in new.names}
+        self._current.app = build_app(self._service(new))
+        if self._front is None:
+            self._front = await Front.open(self._current, new.config.host, new.config.port)
+        self._table = new
+
+    async def revision(self) -> str | None:
+        """Of the table that it goes by."""
+        return self._table.revision if self._table else None
+
+    async def running(self, names: list[str]) -> int:
+        """How many answers are being written by these versions."""
+        return sum(versions.running(name) for versions in self._versions.values() for name in names)
 
     async def check_health(self) -> None:
         """Called by Serve from time to time: raises unless the routes are reached."""
-        self._front.check()
+        if self._front is not None:
+            self._front.check()
 
     async def __del__(self) -> None:
         """Finish what runs."""
-        await asyncio.shield(self._front.close())
+        if self._front is not None:
+            await asyncio.shield(self._front.close())
+
+    def _version(self, routed: Routed) -> Version:
+        if routed.pool not in self._handles:
+            self._handles[routed.pool] = RoleHandle(serve.get_deployment_handle(routed.pool, app_name=routed.pool))
+        return Version(routed.pool, routed.served, self._handles[routed.pool], routed.holding.adapter)
+
+    def _service(self, table: Table) -> Service:
+        return Service(
+            table.config,
+            {role: routed.stable.served for role, routed in table.roles.items()},
+            self._versions,
+            partial(running_roles, table),
+            self._access,
+            self._standard,
+            self._grounds.rate,
+            {role: routed.shown_canary for role, routed in table.roles.items() if routed.shown_canary},
+            self._metrics,
+        )
 
 
-async def running_roles() -> Mapping[Role, bool]:
-    """Which roles have a replica that runs; a replica runs as long as it generates (EngineReplica.check_health)."""
+class _Current:
+    """The app of the table that holds; a request stays with the one that it came to."""
+
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+async def running_roles(table: Table) -> Mapping[Role, int]:
+    """How many replicas of each role run, of whichever version; one runs as long as it generates (EngineReplica)."""
     status = await asyncio.to_thread(serve.status)
-    deployments = status.applications[APPLICATION].deployments
-    return {role: deployments[role].replica_states.get("RUNNING", 0) > 0 for role in CHAT_MODELS.values()}
+    running = {
+        name: sum(deployment.replica_states.get("RUNNING", 0) for deployment in application.deployments.values())
+        for name, application in status.applications.items()
+    }
+    pools = {role: {version.pool for version in routed.versions} for role, routed in table.roles.items()}
+    return {role: sum(running.get(pool, 0) for pool in pools[role]) for role in table.roles}
 
 
 def build_app(service: Service) -> FastAPI:
     """The routes over `service`. No page of it loads anything from outside the network."""
-    app = FastAPI(title="LLUMI", docs_url=None, redoc_url=None)
+    app = FastAPI(title="LLUMI", docs_url=None, redoc_url=None, lifespan=service.access.lifespan)
     app.add_exception_handler(ApiError, _show)
     app.add_exception_handler(RequestValidationError, _show)
     app.add_exception_handler(HTTPException, _show)
 
+    for role, model in service.models.items():
+        service.metrics.serves(role, model)
+    for role, canary in service.canaries.items():
+        service.metrics.serves(role, canary.model)
     keyed = [Depends(HTTPBearer(auto_error=False))]  # so that the OpenAPI document says it; Door asks for the key
 
     @app.post("/v1/draft", dependencies=keyed)
@@ -176,15 +254,24 @@ def build_app(service: Service) -> FastAPI:
 
     @app.get("/v1/models", dependencies=keyed)
     async def models() -> dict[str, Any]:
-        return model_list(service.models)
+        return model_list(service.models, service.canaries)
 
     @app.get(LIVENESS)
     async def healthz() -> Response:
         return await _health(service)
 
-    add_writing_page(app, service.config.country, FlagBox(service.rate), keyed)
+    @app.get(METRICS, dependencies=keyed)
+    async def sight() -> Response:
+        CALL.get().require("admin")
+        page = service.metrics.page(await _replicas(service), audit_writable=service.access.audit.writable)
+        return Response(page, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    add_writing_page(app, service.config.country, service.standard.resources, FlagBox(service.rate), keyed)
     paths = {route.path for route in app.routes if isinstance(route, APIRoute)}
-    app.add_middleware(Door, config=service.config, access=service.access, paths=paths, open_paths={LIVENESS, *OPEN_PATHS})
+    open_paths = {LIVENESS, *OPEN_PATHS}
+    app.add_middleware(
+        Door, config=service.config, access=service.access, metrics=service.metrics, paths=paths, open_paths=open_paths
+    )
     app.add_middleware(RequestId)  # outside of the door
     return app
 
@@ -193,11 +280,12 @@ async def _draft(service: Service, role: Role, field: Any, body: DraftBody) -> R
     model = service.models[role]
     CALL.get().admit(role, model, body.most_tokens(service.config))
     if not body.stream:
-        return JSONResponse(draft_answer(field, model, await _complete(service, role, body)))
+        answer = await _complete(service, role, body)
+        return JSONResponse(draft_answer(field, CALL.get().model or model, answer))
 
     def event_of(delta: Guarded) -> str:
         text = event(draft_piece(delta)) if delta.text else ""
-        return text + event(draft_end(model, delta)) if delta.finish_reason else text
+        return text + event(draft_end(CALL.get().model or model, delta)) if delta.finish_reason else text
 
     return await _streamed(_deltas(service, role, body), event_of)
 
@@ -209,12 +297,14 @@ async def _chat(service: Service, body: ChatBody) -> Response:
     CALL.get().admit(role, service.models[role], body.most_tokens(service.config))
     answer = ChatAnswer.to(body, service.models[role])
     if not body.stream:
-        return JSONResponse(answer.completion(await _complete(service, role, body)))
+        whole = await _complete(service, role, body)
+        return JSONResponse(answer.by(CALL.get().model).completion(whole))
     with_usage = body.stream_options is not None and body.stream_options.include_usage
     first = True
 
     def event_of(delta: Guarded) -> str:
-        nonlocal first
+        nonlocal first, answer
+        answer = answer.by(CALL.get().model)
         text = event(answer.chunk(delta, first=first))
         first = False
         return text + event(answer.usage_chunk(delta)) if delta.finish_reason and with_usage else text
@@ -227,7 +317,7 @@ async def _complete(service: Service, role: Role, body: Body) -> Guarded:
     with _api_errors(service, role):
         async with asyncio.timeout_at(call.deadline):
             request = body.request(service.config)
-            answer = await service.guard.complete(case_of(role, body), request, service.backends[role])
+            answer = await service.guard.complete(case_of(role, body), request, Clocked(service.backends[role], call))
     call.answered(answer)
     return answer
 
@@ -236,7 +326,8 @@ async def _deltas(service: Service, role: Role, body: Body) -> AsyncGenerator[Gu
     """The answer piece by piece, all of it within the request's time limit."""
     call = CALL.get()
     with _api_errors(service, role):
-        guarded = service.guard.stream(case_of(role, body), body.request(service.config), service.backends[role])
+        source = Clocked(service.backends[role], call)
+        guarded = service.guard.stream(case_of(role, body), body.request(service.config), source)
         async with contextlib.aclosing(guarded) as deltas:
             while True:
                 async with asyncio.timeout_at(call.deadline):
@@ -269,13 +360,22 @@ async def _streamed(deltas: AsyncGenerator[Guarded, None], event_of: Callable[[G
 
 async def _health(service: Service) -> Response:
     """200 while a role answers ("degraded" where one does not), 503 when none does: this router lives either way."""
-    roles: Mapping[Role, bool] = dict.fromkeys(CHAT_MODELS.values(), False)
+    roles = {role: number > 0 for role, number in (await _replicas(service)).items()}
+    status = "ok" if all(roles.values()) else "degraded" if any(roles.values()) else "unavailable"
+    states = {
+        role: {"ready": ready, "model": str(service.models[role])}
+        | ({"canary": service.canaries[role].shown()} if role in service.canaries else {})
+        for role, ready in roles.items()
+    }
+    return JSONResponse({"status": status, "roles": states}, status_code=200 if any(roles.values()) else 503)
+
+
+async def _replicas(service: Service) -> Mapping[Role, int]:
+    """How many replicas of each role run; none where nobody can tell."""
     with contextlib.suppress(TimeoutError, RayServeException, ray.exceptions.RayError, KeyError):
         async with asyncio.timeout(HEALTH_SECONDS):
-            roles = await service.readiness()
-    status = "ok" if all(roles.values()) else "degraded" if any(roles.values()) else "unavailable"
-    states = {role: {"ready": ready, "model": str(service.models[role])} for role, ready in roles.items()}
-    return JSONResponse({"status": status, "roles": states}, status_code=200 if any(roles.values()) else 503)
+            return await service.readiness()
+    return dict.fromkeys(CHAT_MODELS.values(), 0)
 
 
 @contextlib.contextmanager
@@ -283,16 +383,33 @@ def _api_errors(service: Service, role: Role) -> Any:
     """What a client may see of what went wrong behind the router."""
     try:
         yield
+    except ApiError:
+        raise
     except TimeoutError:
         limit = f"{service.config.timeout_seconds:g} s (serve.timeout_seconds), or X-Request-Timeout"
         raise server_error(504, f"{role}: no whole answer within {limit}", "timeout") from None
     except LlumiError as error:
         raise from_llumi(error) from None
     except BackPressureError:
-        message = f"{role}: too many requests wait already (serve.{role}.max_queued); come again later"
+        section = "shared" if service.config.shared_base else role
+        message = f"{role}: too many requests wait already (serve.{section}.max_queued); come again later"
         raise too_many(message, "queue_full", QUEUE_RETRY_SECONDS) from None
     except (RayServeException, ray.exceptions.RayError) as error:
         raise server_error(503, f"{role}: no replica answers ({type(error).__name__}); try again", "unavailable") from None
+    except Exception as error:  # whoever is outside would log its message
+        _log.error("%s: an answer failed: %s", role, kind_and_place(error))
+        raise server_error(500, "internal error", "internal_error") from None
+
+
+@contextlib.contextmanager
+def _lost_replicas() -> Iterator[None]:
+    """A replica that is gone, told in one way: gRPC's own errors come through Serve where the connection broke."""
+    try:
+        yield
+    except ray.exceptions.RayError:
+        raise
+    except (grpc.aio.AioRpcError, RuntimeError) as error:
+        raise ray.exceptions.RayActorError(error_msg=f"the connection to a replica broke ({type(error).__name__})") from None
 
 
 def _raised(item: Delta | LlumiError) -> Delta:
@@ -312,4 +429,6 @@ async def _show(request: Request, error: Exception) -> JSONResponse:
             shown = bad_request(status, str(detail), "http_error", headers=error.headers)
         case _:
             shown = server_error(500, "internal error", "internal_error")
+    if call := CALL.get(None):  # none where no key is needed
+        call.refused(shown)
     return JSONResponse(shown.body, shown.status, shown.headers)

@@ -18,6 +18,7 @@ from llumi.prompts import Role
 from llumi.rate.flags import FlagBox
 from llumi.rate.tables import Flag, Reason
 from llumi.safety import Resources
+from llumi.safety.resources import EVERYWHERE
 from llumi.serve.api import server_error
 from llumi.serve.call import CALL
 
@@ -56,15 +57,20 @@ class FlagBody(BaseModel):
     suggestion: str = Field(min_length=1, max_length=MAX_FLAGGED_CHARACTERS)
 
 
-def add_writing_page(app: FastAPI, country: str, flags: FlagBox, keyed: Sequence[Depends]) -> None:
-    """The page's routes on `app`; a flag asks for a key (`keyed` says so in the OpenAPI document), and names it."""
+def add_writing_page(app: FastAPI, country: str, lines: Resources, flags: FlagBox, keyed: Sequence[Depends]) -> None:
+    """The page's routes on `app`; a flag asks for a key (`keyed` says so in the OpenAPI document), and names it.
+
+    The crisis `lines` of all countries go out together: which one somebody looks for is told to nobody.
+    """
     for path, file in FILES.items():
         app.add_api_route(path, _sender(file), methods=["GET"], include_in_schema=False)
-    lines = [resource.model_dump(exclude={"locales"}) for resource in Resources.load().of(country)]
+    by_country = {code: _shown(lines, code) for code in (*lines.countries, EVERYWHERE)}
+    country = country.upper()
+    shown = {"country": country, "resources": _shown(lines, country), "countries": by_country}
 
     @app.get(RESOURCES)
     async def resources() -> dict[str, Any]:
-        return {"country": country, "resources": lines}
+        return shown
 
     @app.post("/v1/flags", dependencies=keyed)
     def flag(body: FlagBody) -> Response:
@@ -75,6 +81,10 @@ def add_writing_page(app: FastAPI, country: str, flags: FlagBox, keyed: Sequence
             _log.warning("a flag is not kept: %s", error)
             raise server_error(503, "the flag could not be kept; try again", "unavailable") from None
         return JSONResponse({"flag": number}, 201)
+
+
+def _shown(lines: Resources, country: str) -> list[dict[str, Any]]:
+    return [resource.model_dump(exclude={"locales"}) for resource in lines.of(country)]
 
 
 def _sender(file: Path) -> Any:

@@ -96,6 +96,11 @@ def model_bytes(size: ModelSize, train: TrainConfig) -> int:
     return size.parameters * _element(train)
 
 
+def adapter_bytes(size: ModelSize, before: int) -> int:
+    """The size of the adapter beside it, in fp32: that of the model before, of so many bytes, and what is trained."""
+    return before + size.trainable * _FP32
+
+
 def sequences(train: TrainConfig, stage: Stage) -> int:
     """Rows that one worker passes through the model at once."""
     section = train.stage(stage)

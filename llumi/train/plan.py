@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from llumi.adapters import ADAPTER_FOLDER
 from llumi.config import Config, DpoStageConfig, Stage, TrainConfig
 from llumi.errors import ConfigError
 from llumi.models import base_settings, model_name, standing_base
@@ -19,7 +20,7 @@ from llumi.storage import Manifest, Storage, store_errors
 from llumi.train.advice import Verdict, judge
 from llumi.train.flops import hardware_flops, reference_flops, step_flops, tokens_per_step
 from llumi.train.lineage import STAGE_BEFORE, check_context, model_settings, pairs_command, pairs_name, parent_name
-from llumi.train.memory import GIB, Memory, checkpoint_bytes, estimate_memory, model_bytes
+from llumi.train.memory import GIB, Memory, adapter_bytes, checkpoint_bytes, estimate_memory, model_bytes
 from llumi.train.settings import check_passthrough
 from llumi.train.size import ModelSize, model_size
 
@@ -50,7 +51,10 @@ class Steps:
 
 @dataclass(frozen=True)
 class Plan:
-    """One stage, laid out. `hours` are none without `train.peak_tflops` or a number of steps; all sizes are estimates."""
+    """One stage, laid out. `hours` are none without `train.peak_tflops` or a number of steps; all sizes are estimates.
+
+    `adapter_bytes` are none where no adapter is published beside the model.
+    """
 
     role: Role
     stage: Stage
@@ -60,6 +64,7 @@ class Plan:
     steps: Steps
     size: ModelSize
     memory: Memory
+    adapter_bytes: int | None
     hours: float | None
     notes: tuple[str, ...]
     verdict: Verdict | None
@@ -99,6 +104,8 @@ class Plan:
     def _writes(self) -> dict[str, Any]:
         train, name = self.config.train, model_name(self.role, self.stage)
         model = {"artifact": f"models/{name}", "gib": model_bytes(self.size, train) / GIB}
+        if self.adapter_bytes is not None:
+            model["adapter_gib"] = self.adapter_bytes / GIB
         checkpoints = {
             "below": f"checkpoints/{name}",
             "every_steps": train.checkpoint_steps,
@@ -137,6 +144,7 @@ def make_plan(config: Config, role: Role, stage: Stage, gpu_memory_gib: float | 
         steps=steps,
         size=size,
         memory=estimate_memory(size, train, stage),
+        adapter_bytes=_adapter_bytes(size, train, stage, parent),
         hours=_hours(size, train, stage, steps),
         notes=tuple(_notes(config, role, stage, parent, steps)),
         verdict=_verdict(settings, size, train, stage, gpu_memory_gib) if gpu_memory_gib is not None else None,
@@ -177,6 +185,20 @@ def _num_examples(storage: Storage, pairs: Manifest, role: Role, stage: Stage) -
         with store_errors(storage.uri), storage.filesystem.open_input_file(storage.path(pairs.reference, file)) as stream:
             num += int(pq.read_metadata(stream).num_rows)
     return num
+
+
+def _adapter_bytes(size: ModelSize, train: TrainConfig, stage: Stage, parent: Manifest | None) -> int | None:
+    """A parent that does not stand yet is taken to be trained alike."""
+    if train.method == "full":
+        return None
+    before, known = 0, STAGE_BEFORE[stage]
+    if known and parent:
+        if not (files := parent.files_under(ADAPTER_FOLDER)):
+            return None
+        before = sum(entry.num_bytes for entry in parent.files if entry.path in files)
+    elif known:
+        before = _adapter_bytes(size, train, known, None) or 0
+    return adapter_bytes(size, before)
 
 
 def _hours(size: ModelSize, train: TrainConfig, stage: Stage, steps: Steps) -> float | None:

@@ -1,4 +1,4 @@
-"""What rank 0 makes of a trained stage: a whole model in Hugging Face's layout, with its manifest.
+"""What rank 0 makes of a trained stage: a whole model in Hugging Face's layout, its adapter, and its manifest.
 
 Imported by the worker only: it takes seconds to load.
 """
@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from llumi.storage import Manifest
+from llumi.train.adapter import save_adapter
 from llumi.train.assignment import Assignment, Materials
 from llumi.train.card import TRAINING_LOG, gather_card, write_card
 from llumi.train.checkpoint import best_checkpoint
@@ -35,7 +36,7 @@ def publish(work: Assignment, materials: Materials, trainer: Trainer, scratch: P
     if work.config.train.publish == "best":
         step, weights = _best(work, step, weights, history)
     folder = scratch / "model"
-    _whole_model(work, weights, materials.parent).save_pretrained(folder)
+    _save_model(work, weights, materials.parent, folder)
     AutoTokenizer.from_pretrained(materials.parent).save_pretrained(folder)
     (folder / TRAINING_LOG).write_text(json.dumps(history, indent=1), encoding="utf-8")
     model = _described(work, materials, trainer.state, step)
@@ -89,11 +90,12 @@ def _weights_of(checkpoint: Path, work: Assignment) -> Weights:
     return joined
 
 
-def _whole_model(work: Assignment, weights: Weights, parent: Path) -> Any:
-    """The parent with the trained weights in it, adapters merged, in the precision of the training.
+def _save_model(work: Assignment, weights: Weights, parent: Path, folder: Path) -> None:
+    """Write the parent with the trained weights in it, adapters merged and beside it, in the precision of the training.
 
     Starting from the parent anew leaves behind what the trainer changed for its own use (config, forward, wrappers).
-    Merging is done in fp32 and rounded once.
+    Merging is done in fp32 and rounded once. What qlora trained on a parent in four bits is merged into the parent as it
+    stands, so its adapter is true of that, too.
     """
     unset_hf_deepspeed_config()  # else ZeRO-3 would partition this model too, and wait for the other ranks
     model = AutoModelForCausalLM.from_pretrained(parent, dtype=torch.float32)
@@ -102,8 +104,9 @@ def _whole_model(work: Assignment, weights: Weights, parent: Path) -> Any:
     else:
         adapted = get_peft_model(model, lora(work.config.train))
         set_peft_model_state_dict(adapted, get_peft_model_state_dict(adapted, weights, save_embedding_layers=False))
-        model = adapted.merge_and_unload()
-    return model.to({"fp32": torch.float32, "bf16": torch.bfloat16}[precision(work.config.train)])
+        save_adapter(adapted, work.inputs[0], parent, folder)
+        model = adapted.merge_and_unload(adapter_names=["default"])
+    model.to({"fp32": torch.float32, "bf16": torch.bfloat16}[precision(work.config.train)]).save_pretrained(folder)
 
 
 def _counts(materials: Materials) -> dict[str, dict[str, int]]:

@@ -9,10 +9,12 @@ import pytest
 
 from llumi.config import EngineConfig
 from llumi.engine import Delta, Engine, Request, Sampling, open_engine
-from llumi.errors import PromptTooLongError
+from llumi.errors import EngineError, PromptTooLongError
 from llumi.prompts import gm_prompt
+from tests.adapters import write_adapter
 
 POST = "I moved to a new town and I feel lonely in the evenings."
+ADAPTERS = ("warm", "plain.1")
 OPTIONS = {"vllm": {"enforce_eager": True, "max_model_len": 512}}
 
 
@@ -20,18 +22,23 @@ OPTIONS = {"vllm": {"enforce_eager": True, "max_model_len": 512}}
     scope="module",
     params=["echo", pytest.param("hf", id="hf"), pytest.param("vllm", id="vllm", marks=[pytest.mark.vllm, pytest.mark.slow])],
 )
-def engine_and_loop(request: pytest.FixtureRequest, tiny_model: Path) -> Iterator[tuple[Engine, asyncio.Runner]]:
+def engine_and_loop(
+    request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Engine, asyncio.Runner]]:
     if request.param == "vllm" and importlib.util.find_spec("vllm") is None:
         pytest.skip("vLLM is not installed")
     config = EngineConfig(kind=request.param, max_batch_size=4, vllm=OPTIONS.get(request.param, {}))
     with asyncio.Runner() as runner:
-        engine = open_engine(config, tiny_model)
+        folder = tmp_path_factory.mktemp("adapters")
+        adapters = {name: write_adapter(folder / name, tiny_model, seed=len(name)) for name in ADAPTERS}
+        engine = open_engine(config, tiny_model, adapters)
         yield engine, runner
         runner.run(engine.close())
 
 
-def ask(post: str = POST, **sampling: float) -> Request:
-    return Request(tuple(gm_prompt(post)), Sampling(**({"max_new_tokens": 12, "temperature": 1.0} | sampling)))  # type: ignore[arg-type]
+def ask(post: str = POST, adapter: str | None = None, **sampling: float) -> Request:
+    drawn = Sampling(**({"max_new_tokens": 12, "temperature": 1.0} | sampling))  # type: ignore[arg-type]
+    return Request(tuple(gm_prompt(post)), drawn, adapter=adapter)
 
 
 async def read(engine: Engine, request: Request) -> list[Delta]:
@@ -101,3 +108,12 @@ def test_a_refused_prompt_does_not_disturb_its_neighbours(engine_and_loop):
     assert isinstance(refused, PromptTooLongError)
     assert isinstance(first, str)
     assert first == last
+
+
+def test_requests_for_several_adapters_share_a_batch_and_an_unknown_one_is_refused(engine_and_loop):
+    engine, loop = engine_and_loop
+    asked = [ask(adapter=name, temperature=0) for name in (None, *ADAPTERS)]
+    alone = [loop.run(text_of(engine, request)) for request in asked]
+    assert loop.run(read_all(engine, [*asked, ask("Short.", adapter=ADAPTERS[0])]))[:3] == alone
+    with pytest.raises(EngineError, match=r"no adapter other; there are: warm, plain\.1"):
+        loop.run(read(engine, ask(adapter="other")))

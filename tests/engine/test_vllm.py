@@ -15,7 +15,7 @@ from llumi.engine import Request, Sampling, open_engine
 from llumi.engine.vllm import engine_arguments
 from llumi.errors import ConfigError, EngineError, ModelError
 from llumi.prompts import gm_prompt
-from tests.adapters import write_adapter
+from tests.adapters import merged_reply, write_adapter
 from tests.engine.test_contract import OPTIONS, text_of
 
 HAS_VLLM = importlib.util.find_spec("vllm") is not None
@@ -100,8 +100,7 @@ def test_each_request_is_answered_by_its_own_adapter_as_peft_would(
             await engine.close()
 
     together, unknown = asyncio.run(answers())
-    # A character that the limit cuts off is left out here, and shown as a mark by transformers.
-    assert together == [with_peft(tiny_model, adapters, request).rstrip("\ufffd") for request in asked]
+    assert together == [merged_reply(tiny_model, adapters.get(request.adapter or ""), request) for request in asked]
     assert len(set(together[: 1 + len(adapters)])) == 1 + len(adapters)
     assert isinstance(unknown, EngineError)
     assert str(unknown) == "no adapter other; there are: warm, plain"
@@ -122,17 +121,3 @@ def test_an_adapter_that_vllm_cannot_serve_is_one_line(settings: dict[str, Any],
 
 def ask(adapter: str | None = None, post: str = "I moved to a new town and I feel lonely.") -> Request:
     return Request(tuple(gm_prompt(post)), Sampling(max_new_tokens=12, temperature=0), adapter=adapter)
-
-
-def with_peft(model: Path, adapters: dict[str, Path], request: Request) -> str:
-    """The same greedy reply from transformers and PEFT."""
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer, weights = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model)
-    if request.adapter:
-        weights = PeftModel.from_pretrained(weights, adapters[request.adapter])
-    text = tokenizer.apply_chat_template(list(request.messages), add_generation_prompt=True, tokenize=False)
-    ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)
-    reply = weights.generate(**ids, max_new_tokens=request.sampling.max_new_tokens, do_sample=False)
-    return tokenizer.decode(reply[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)

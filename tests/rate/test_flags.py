@@ -47,6 +47,13 @@ def test_a_flag_is_on_disk_with_all_that_is_needed_to_act(config: RateConfig) ->
     assert (second["draft"], second["reason"]) == (None, None)
 
 
+def test_a_character_that_no_database_holds_does_not_cost_the_alarm(config: RateConfig) -> None:
+    FlagBox(config).keep(flag(post=f"{POST}\0", draft=None, suggestion="\0Just go out."))
+    with contextlib.closing(Database.open(config)) as database:
+        [kept] = list_flags(database)
+    assert (kept["post"], kept["suggestion"], kept["draft"]) == (f"{POST}\ufffd", "\ufffdJust go out.", None)
+
+
 def test_counts_hold_no_text(config: RateConfig) -> None:
     box = FlagBox(config)
     for reason in ("tone", None, "tone"):

@@ -13,7 +13,9 @@ import pytest
 
 from llumi.rate.app import DOWN, NOTES, make_app
 from llumi.rate.export import read_ratings
+from llumi.rate.flags import FlagBox, list_flags, remove_flag
 from llumi.rate.forget import forget_items, look_into_studies
+from llumi.rate.tables import Flag
 from tests.conftest import free_port
 from tests.rate.conftest import NUM_POSTS, Browser, MakeHouse, post_rows
 
@@ -112,6 +114,10 @@ def test_a_person_is_forgotten_on_postgresql(
         assert look_into_studies(house.config.rate, [], [ASKER]).rows == {
             "studies/first": {"items": 1, "pages": 1, "scores": 10}
         }
+        FlagBox(house.config.rate).keep(Flag(role="gm", model="gm@1", post="one\0two", suggestion="\0", key_id=None))
+        [flag] = list_flags(database)
+        assert (flag["post"], flag["suggestion"]) == ("one\ufffdtwo", "\ufffd")
+        remove_flag(database, flag["id"])
         forget_items(house.config.rate, [], [ASKER])
         assert read_ratings(database, "first").counts["choices"] == NUM_POSTS - 1
     server.run("pg_ctl", "--pgdata", str(server.folder / "data"), "--wait", "stop")

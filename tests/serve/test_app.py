@@ -30,6 +30,7 @@ from llumi.serve.api import LABEL
 from llumi.serve.app import Serving, check_port, serve, stop_serving
 from llumi.serve.audit import log_files
 from llumi.serve.audit_check import verify
+from llumi.serve.sight import Between, Reader
 from llumi.storage import Storage
 from tests.conftest import free_port
 from tests.serve.keyed import key_store
@@ -45,7 +46,9 @@ POST = {"post": f"I feel lonely, {MARKER}.", "max_new_tokens": 6}
 
 def service_config(folder: Path, tiny_model: Path, *overrides: str) -> Config:
     keys = [f"storage.uri={folder}", f"train.base={tiny_model}", f"serve.port={free_port()}", "serve.max_new_tokens=15000"]
-    keys += ["serve.body_seconds=2", "serve.im.max_ongoing_requests=1", "serve.im.max_queued=1"]
+    # With one place in the batch, whoever comes while an answer is written waits for its end.
+    keys += ["serve.engine.max_batch_size=1", "serve.im.max_ongoing_requests=1", "serve.im.max_queued=1"]
+    keys += ["serve.body_seconds=2"]
     return load_config(None, [*keys, *overrides])
 
 
@@ -179,7 +182,7 @@ def test_a_client_that_leaves_cancels_the_generation(client: httpx.Client):
     with client.stream("POST", "/v1/draft", json=endless) as answer:
         lines = answer.iter_lines()  # kept: the connection closes with it
         next(lines)
-        # Whoever asks now waits for the batch that runs: this answer goes on for longer than another reader has patience.
+        # This answer goes on for longer than another reader has patience.
         with pytest.raises(httpx.ReadTimeout):
             client.post("/v1/draft", json=POST, timeout=PATIENCE_SECONDS)
     # Serve's own log does not tell: a call that is cancelled early leaves no line there.
@@ -229,6 +232,23 @@ def test_a_key_opens_while_it_stands_and_no_longer(url: str, client: httpx.Clien
     wait_until(lambda: status() == 401)
 
 
+def test_metrics_tell_of_real_replicas_and_their_times(url: str, client: httpx.Client, store: Path):
+    _, secret = key_store(store).create("watch", ["admin"])
+    with httpx.Client(base_url=url, headers=bearer(secret), timeout=60, trust_env=False) as watching:
+        wait_until(lambda: watching.get("/metrics").status_code == 200)
+    reader = Reader(url, secret)
+    before = reader.read()
+    for stream in (False, True):
+        assert client.post("/v1/draft", json={"post": "It is late.", "max_new_tokens": 5, "stream": stream}).status_code == 200
+    gm, im = Between(before, reader.read()).figures()["roles"]
+    reader.close()
+    assert gm["statuses"] == {"200": 2}
+    assert min(gm["replicas"], im["replicas"]) >= 1
+    for times in (gm["first_token_seconds"], gm["queue_seconds"], gm["guard_seconds"]):
+        assert 0 < times["p50"] < 60
+    assert im["queue_seconds"]["p50"] is None
+
+
 def test_a_request_id_comes_back_once_and_as_it_was_where_it_is_one(client: httpx.Client):
     given = str(uuid.uuid4())
     assert client.get("/v1/models", headers={"X-Request-Id": given}).headers.get_list("X-Request-Id") == [given]
@@ -258,7 +278,7 @@ def test_health_is_ready_on_both_sides(client: httpx.Client):
 
 
 def test_im_down_leaves_gm_going_and_comes_back(client: httpx.Client):
-    [killed] = [actor for actor in ray.util.list_named_actors(all_namespaces=True) if "#im#" in actor["name"]]
+    [killed] = [actor for actor in ray.util.list_named_actors(all_namespaces=True) if "#im-" in actor["name"]]
     ray.kill(ray.get_actor(**killed))
     wait_until(lambda: client.get("/healthz").json()["status"] == "degraded")
     assert client.post("/v1/draft", json=POST).status_code == 200

@@ -6,6 +6,7 @@ import os
 import re
 import uuid
 from dataclasses import replace
+from functools import partial
 
 import httpx
 import openai
@@ -22,6 +23,7 @@ from llumi.errors import EngineError
 from llumi.serve.audit_check import verify
 from llumi.serve.keys import new_secret
 from llumi.serve.limits import WINDOW_SECONDS
+from llumi.serve.refusals import LINES_A_MINUTE, Refusals
 from llumi.serve.request_id import RequestId
 from llumi.serve.ring import KeyRing
 from llumi.serve.router import Service, build_app
@@ -355,22 +357,83 @@ def test_every_request_leaves_its_line_and_no_text():
     assert verify(of.access.audit.folder).lines == len(written)
 
 
+def test_a_flood_of_wrong_keys_leaves_a_few_lines_and_a_count(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("llumi.serve.door.Refusals", partial(Refusals, seconds=0.5))
+    of = service()
+    app = build_app(of)
+
+    async def ask(client: httpx.AsyncClient, secret: str) -> int:
+        return (await client.get("/v1/models", headers={"Authorization": f"Bearer {secret}"})).status_code
+
+    async def flood() -> None:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://router") as client:
+            statuses = [await ask(client, f"{MARKER}-{number}") for number in range(1000)]
+            assert await ask(client, SECRET) == 200
+            await asyncio.sleep(0.6)
+            statuses.append(await ask(client, MARKER))
+        assert set(statuses) == {401}
+        async with of.access.lifespan(app):
+            pass
+
+    asyncio.run(flood())
+    verdict = verify(of.access.audit.folder)
+    written = lines(of.access)
+    one_by_one = sum(line.get("status") == 401 for line in written)
+    assert verdict.refused == sum(line.get("refused", 0) for line in written)
+    assert one_by_one + verdict.refused == 1001
+    assert len(written) < 250
+    [counted, *_] = [line for line in written if "refused" in line]
+    assert counted["since"] < counted["time"]
+
+
+def test_what_was_counted_is_written_when_the_service_ends_and_kept_while_the_disk_is_full(monkeypatch: pytest.MonkeyPatch):
+    access = open_access()
+
+    async def refuse() -> None:
+        for _ in range(LINES_A_MINUTE + 5):
+            access.refusals.write({"time": "2026-11-26T10:00:00.000Z", "status": 401})
+        with monkeypatch.context() as disk:
+            disk.setattr(os, "write", lambda *_: 0)
+            access.refusals.settle()
+        access.refusals.write({"time": "2026-11-26T10:01:00.000Z", "status": 401})
+        async with access.lifespan(None):
+            pass
+
+    asyncio.run(refuse())
+    *before, last = lines(access)
+    assert [line["status"] for line in before] == [401] * (LINES_A_MINUTE + 1)
+    assert (last["refused"], last["since"]) == (5, "2026-11-26T10:00:00.000Z")
+
+
 def test_an_error_in_the_middle_of_a_stream_has_its_own_status_in_the_log():
     of = service(failing(EngineError("gone"), after=2))
     assert post("/v1/draft", {**DRAFT, "stream": True}, of).status_code == 200
     assert [line["status"] for line in lines(of.access)] == [500]
 
 
-def test_a_defect_is_500_in_the_log_too():
-    class Broken(EngineBackend):
-        async def complete(self, request: Request) -> Delta:
-            raise ZeroDivisionError
-
-    of = service()
-    of = replace(of, backends={**of.backends, "gm": Broken(EchoEngine())})
-    with pytest.raises(ZeroDivisionError):
-        post("/v1/draft", DRAFT, of)
+@pytest.mark.parametrize("body", [DRAFT, {**DRAFT, "stream": True}], ids=["whole", "stream"])
+def test_a_defect_is_500_and_said_without_its_message(body: dict, caplog: pytest.LogCaptureFixture):
+    of = service(failing(ValueError(MARKER)))
+    answer = post("/v1/draft", body, of)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
     assert [line["status"] for line in lines(of.access)] == [500]
+    assert "gm: an answer failed: ValueError at " in caplog.text
+    assert MARKER not in caplog.text + answer.text
+
+
+def test_a_defect_of_a_route_is_500_and_said_without_its_message(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*_: object) -> None:
+        raise ExceptionGroup(MARKER, [ValueError(MARKER)])
+
+    monkeypatch.setattr("llumi.serve.router.model_list", broken)
+    of = service()
+    answer = call(of, "GET", "/v1/models")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+    assert [line["status"] for line in lines(of.access)] == [500]
+    assert "a request failed: ValueError at " in caplog.text
+    assert MARKER not in caplog.text + answer.text
 
 
 @pytest.mark.parametrize("stream", [False, True])

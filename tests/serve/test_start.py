@@ -1,6 +1,7 @@
 """A service that cannot start says why in one line, and leaves nothing half up."""
 
 import importlib.util
+import shutil
 import socket
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from ray import serve as ray_serve
 from llumi.config import Config
 from llumi.errors import ArtifactError, ConfigError, EngineError, ModelError, ServeError
 from llumi.models import ensure_base
-from llumi.serve.app import find_answering, serve, stop_serving
+from llumi.serve.app import serve, stop_serving
+from llumi.serve.holding import Holding
 from llumi.storage import Storage
 from tests.adapters import write_adapter
 from tests.conftest import free_port
@@ -47,21 +49,24 @@ def test_an_adapter_of_another_model_is_said_before_anything_starts(
     gm = config.serve.gm.model_copy(update={"adapter": str(wider)})
     with pytest.raises(ModelError, match=r"wider: .* has size \d+, and \d+ in .*base; it was trained on another model"):
         serve(with_serve(config, gm=gm))
-    assert ray_serve.status().proxies == {}
+    assert ray_serve.status().applications == {}
 
 
 def test_an_adapter_is_told_by_its_name_and_a_version_of_it_and_its_model(config: Config, tiny_model: Path, tmp_path: Path):
     storage = Storage.open(config.storage)
     ensure_base(config, storage)
-    versions = {find_answering(config, storage, "gm").served.version}
+    versions = {Holding.find(storage, "base").served.version}
     for seed in (1, 2):
         adapter = write_adapter(tmp_path / f"gm adapter {seed}", tiny_model, seed=seed)
-        gm = config.serve.gm.model_copy(update={"adapter": str(adapter)})
-        found = find_answering(with_serve(config, gm=gm), storage, "gm")
-        assert (found.served.name, found.model, found.adapter) == (f"gm-adapter-{seed}", "base", str(adapter))
-        assert find_answering(with_serve(config, gm=gm), storage, "im").served.name == "base"
+        found = Holding.find(storage, "base", str(adapter))
+        assert found.served.name == f"gm-adapter-{seed}"
+        found.require(storage)
         versions.add(found.served.version)
     assert len(versions) == 3
+    shutil.rmtree(adapter)
+    write_adapter(adapter, tiny_model, seed=3)
+    with pytest.raises(ArtifactError, match=r"gm-adapter-2: version \w+ was replaced"):
+        found.require(storage)
 
 
 def test_without_rules_nothing_starts(config: Config, ray_cluster: None):

@@ -1,6 +1,7 @@
 """What the writing page is given, and what becomes of a flag, over the routes in one process."""
 
 import contextlib
+import json
 import re
 from pathlib import Path
 from typing import Any, get_args
@@ -79,8 +80,16 @@ def test_crisis_lines_are_those_of_the_country() -> None:
         return [resource["name"] for resource in answer["resources"]]
 
     assert names("IE")[0] == "Samaritans"
+    assert call(service(config=ServeConfig(country="ie")), "GET", "/v1/resources").json()["country"] == "IE"
     assert "Samaritans" not in names("*")
     assert names("*")[0] == "Find A Helpline"
+
+
+def test_the_lines_of_every_country_come_together() -> None:
+    answer = call(service(config=ServeConfig(country="IE")), "GET", "/v1/resources").json()
+    assert answer["countries"]["IE"] == answer["resources"]
+    assert {"US", "DE", "EU", "*"} <= set(answer["countries"])
+    assert answer["countries"]["US"][0]["numbers"][0] == "988"
 
 
 def test_what_is_open_to_whoever_comes_takes_no_text() -> None:
@@ -116,6 +125,19 @@ def test_a_wrong_flag_is_422_not_repeated_and_not_kept(change: dict[str, str], w
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, where)
     assert MARKER not in answer.text
     assert not Path(flagging.rate.database.removeprefix("sqlite:///")).exists()
+
+
+@pytest.mark.parametrize("text", ["one\0two", "\0"])
+def test_a_character_that_no_text_has_does_not_cost_the_alarm(text: str, flagging: Service) -> None:
+    assert post("/v1/flags", FLAG | {"post": text, "suggestion": text}, flagging).status_code == 201
+    [flag] = kept(flagging)
+    assert flag["post"] == flag["suggestion"] == text.replace("\0", "\ufffd")
+
+
+def test_half_a_character_is_422(flagging: Service) -> None:
+    body = json.dumps(FLAG | {"post": "\ud800"}).encode()
+    answer = call(flagging, "POST", "/v1/flags", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
 
 
 def test_a_database_that_is_away_is_503_without_a_word_of_where_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

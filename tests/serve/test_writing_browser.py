@@ -3,6 +3,7 @@
 import contextlib
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from llumi.rate.flags import list_flags
 from llumi.serve.api import LABEL
 from llumi.serve.router import build_app
 from tests.serve.keyed import SECRET
+from tests.serve.test_router import EngineBackend, failing
 from tests.serve.writing import DRAFT, POST, REPLY, REVISION, Writer, listening, page_service
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -272,7 +274,7 @@ def test_crisis_lines_that_do_not_come_are_said(sit_down: Callable[..., Writer],
 def test_a_banner_is_an_alert_and_its_lines_take_their_place(sit_down: Callable[..., Writer]) -> None:
     writer = sit_down()
     guard = {"decision": "regenerated", "tier": "possible"}
-    writer.answer("/v1/improve", revision=REVISION, guard=guard, **GUARDED)
+    writer.answer("/v1/improve", text=REVISION, guard=guard, **GUARDED)
     writer.improve()
     alert = writer.page.get_by_role("alert").filter(has_text=BANNER)
     assert alert.is_visible()
@@ -303,7 +305,7 @@ def test_a_fixed_text_is_never_laid_over_the_persons_words(decision: str, sit_do
     writer = sit_down()
     fixed = "Thank you for telling us."
     guard = {"decision": decision, "tier": "none"}
-    writer.answer("/v1/improve", revision=fixed, guard=guard, **GUARDED)
+    writer.answer("/v1/improve", text=fixed, guard=guard, **GUARDED)
     writer.improve()
     assert writer.text == DRAFT
     assert writer.page.locator("#instead").text_content() == fixed
@@ -384,6 +386,103 @@ def test_a_request_can_be_cancelled(sit_down: Callable[..., Writer], tmp_path: P
         assert writer.page.locator("#draft").input_value() == DRAFT
 
 
+def test_a_draft_comes_sentence_by_sentence_with_label_and_lines_beside_it(
+    sit_down: Callable[..., Writer], tmp_path: Path
+) -> None:
+    with listening(build_app(page_service(tmp_path / "rate.db", seconds_per_token=0.1))) as at:
+        writer = sit_down(at)
+        writer.fill(post="I do not want to be here any more.")
+        writer.press("Draft a reply")
+        growing = writer.page.locator("#growing")
+        growing.get_by_text("Quiet evenings in a new place can feel very long.").wait_for()
+        assert "Would you like" not in growing.text_content()
+        assert writer.page.locator("header .label").is_visible()
+        assert writer.page.get_by_role("button", name="Cancel").is_visible()
+        assert "116 123" in writer.page.locator("#lines").text_content()
+        alert = writer.page.get_by_role("alert").filter(has_text="at any hour")
+        assert "116 123" in alert.text_content()
+        assert alert.bounding_box()["y"] < growing.bounding_box()["y"]
+        assert not writer.page.locator("#suggestion").is_visible()
+        writer.page.locator("#suggestion").wait_for()
+        assert not growing.is_visible()
+        assert writer.text == REPLY
+
+
+def test_cancelling_a_draft_that_has_begun_ends_the_generation(sit_down: Callable[..., Writer], tmp_path: Path) -> None:
+    slow = page_service(tmp_path / "rate.db", seconds_per_token=0.1, reply=f"I read it. {'word ' * 600}")
+    with listening(build_app(slow)) as at:
+        writer = sit_down(at)
+        writer.fill(post=POST)
+        writer.press("Draft a reply")
+        writer.page.locator("#growing").get_by_text("I read it.").wait_for()
+        writer.press("Cancel")
+        writer.page.get_by_text("Cancelled. Your texts are still here.").wait_for()
+        assert not writer.page.locator("#growing").is_visible()
+        writer.page.wait_for_timeout(300)
+        assert slow.backends["gm"].left == 1
+
+
+@pytest.mark.parametrize("role", ["gm", "im"])
+def test_a_rest_that_is_refused_is_said_and_a_draft_keeps_its_words(
+    role: str, sit_down: Callable[..., Writer], tmp_path: Path
+) -> None:
+    said = "The evenings sound long. That is a lot to carry. Just get over it."
+    with listening(build_app(page_service(tmp_path / "rate.db", reply=said, revision=said))) as at:
+        writer = sit_down(at)
+        if role == "im":
+            writer.improve()
+        else:
+            writer.fill(post=POST)
+            writer.press("Draft a reply")
+        writer.page.get_by_text("The safety rules refused the rest of what the model wrote.").wait_for()
+        shown = writer.text if role == "gm" else writer.page.locator("#instead").text_content()
+        assert shown.startswith("The evenings sound long.")
+        assert "get over it" not in shown
+        assert "I will stop here for now." in shown
+        if role == "im":
+            assert writer.text == DRAFT
+
+
+def test_a_model_that_breaks_off_is_said_and_no_half_sentence_stays(sit_down: Callable[..., Writer], tmp_path: Path) -> None:
+    broken = page_service(tmp_path / "rate.db")
+    broken = replace(broken, backends=dict(broken.backends) | {"gm": EngineBackend(failing(RuntimeError(POST), after=3))})
+    with listening(build_app(broken)) as at:
+        writer = sit_down(at)
+        writer.fill(post=POST)
+        writer.press("Draft a reply")
+        writer.page.get_by_role("alert").filter(has_text="The model stopped before it was done.").wait_for()
+        assert not writer.page.locator("#growing").is_visible()
+        assert not writer.page.locator("#suggestion").is_visible()
+        assert writer.page.locator("#post").input_value() == POST
+
+
+def test_the_country_of_the_lines_is_chosen_and_remembered_here_alone(sit_down: Callable[..., Writer], url: str) -> None:
+    writer = sit_down()
+    select = writer.page.get_by_label("Where is the person?")
+    assert select.input_value() == "IE"
+    names = select.locator("option").all_text_contents()
+    assert names[0] == "Australia"
+    assert names[-1] == "Anywhere else"
+    asked: list[str] = []
+    writer.page.on("request", lambda request: asked.append(request.method))
+    select.select_option("United States")
+    assert "988" in writer.page.locator("#lines li").first.text_content()
+    assert asked == []
+    writer.improve(post="I do not want to be here any more.")
+    assert "988" in writer.page.locator("#banner").text_content()
+    assert "988" in writer.page.locator("#lines li").first.text_content()
+    assert writer.page.evaluate("Object.values(localStorage)") == ["US"]
+    other = writer.context.new_page()
+    other.goto(url)
+    other.locator("#lines").get_by_text("Crisis Text Line").wait_for()
+    other.locator("#country").select_option("Ireland")
+    assert other.evaluate("Object.values(localStorage)") == []
+    other.evaluate("localStorage.setItem('llumi country', 'XX')")
+    other.reload()
+    other.locator("#lines").get_by_text("Pieta", exact=True).wait_for()
+    assert other.locator("#country").input_value() == "IE"
+
+
 def test_what_is_missing_is_asked_for_where_it_is_missing(sit_down: Callable[..., Writer]) -> None:
     writer = sit_down()
     writer.press("Draft a reply")
@@ -423,7 +522,7 @@ def test_a_flag_is_one_click_and_is_kept(database: Path, sit_down: Callable[...,
 def test_markup_in_a_text_stays_text(sit_down: Callable[..., Writer]) -> None:
     writer = sit_down()
     spoken = "<img src=x onerror=alert(1)> <b>warm</b> & well"
-    writer.answer("/v1/improve", revision=f"{spoken} now", model="im@1", finish_reason="stop", banner=spoken)
+    writer.answer("/v1/improve", text=f"{spoken} now", model="im@1", finish_reason="stop", banner=spoken)
     writer.improve(draft=spoken)
     writer.press("Accept all")
     assert writer.text == f"{spoken} now"
@@ -464,7 +563,7 @@ def test_what_a_screen_reader_is_told(sit_down: Callable[..., Writer]) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_word_can_be_read_in_light_and_in_dark(scheme: str, sit_down: Callable[..., Writer]) -> None:
     writer = sit_down(color_scheme=scheme)
-    writer.answer("/v1/improve", revision=REVISION, **GUARDED)
+    writer.answer("/v1/improve", text=REVISION, **GUARDED)
     writer.improve()
     writer.press("Accept change 1")
     writer.press("Reject change 2")

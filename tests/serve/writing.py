@@ -13,6 +13,7 @@ import uvicorn
 from llumi.config import RateConfig, ServeConfig
 from llumi.engine import Request
 from llumi.engine.echo import EchoEngine
+from llumi.serve.api import DONE, event
 from llumi.serve.router import Service
 from tests.conftest import free_port
 from tests.serve.keyed import SECRET
@@ -28,9 +29,13 @@ REPLY = "Quiet evenings in a new place can feel very long. Would you like to wri
 
 
 def page_service(
-    database: Path, config: ServeConfig | None = None, seconds_per_token: float = 0, revision: str = REVISION
+    database: Path,
+    config: ServeConfig | None = None,
+    seconds_per_token: float = 0,
+    revision: str = REVISION,
+    reply: str = REPLY,
 ) -> Service:
-    """GM and IM as engines that say REPLY and `revision`, with flags in a SQLite file."""
+    """GM and IM as engines that say `reply` and `revision`, with flags in a SQLite file."""
 
     def echo(text: str) -> EngineBackend:
         def say(_: Request) -> str:
@@ -39,7 +44,7 @@ def page_service(
         return EngineBackend(EchoEngine(say, seconds_per_token))
 
     rate = RateConfig(database=f"sqlite:///{database}")
-    return service(config=config or ServeConfig(country="IE"), backends={"gm": echo(REPLY), "im": echo(revision)}, rate=rate)
+    return service(config=config or ServeConfig(country="IE"), backends={"gm": echo(reply), "im": echo(revision)}, rate=rate)
 
 
 @contextlib.contextmanager
@@ -97,8 +102,11 @@ class Writer:
         return str(self.page.locator("#said").text_content())
 
     def answer(self, path: str, status: int = 200, headers: dict[str, str] | None = None, **body: Any) -> None:
-        """Let the browser get this answer from a route, as a service with keys and a guard would give it."""
+        """Let the browser get this answer from a route, as a service with keys and a guard would give it; `text` in a piece."""
+        kind, content = "application/json", json.dumps(body)
+        if status == 200:
+            kind = "text/event-stream"
+            content = event({"text": body.pop("text")}) + event(body) + DONE
         self.page.route(
-            f"**{path}",
-            lambda route: route.fulfill(status=status, headers=headers, content_type="application/json", body=json.dumps(body)),
+            f"**{path}", lambda route: route.fulfill(status=status, headers=headers, content_type=kind, body=content)
         )

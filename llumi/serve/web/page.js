@@ -1,9 +1,9 @@
 // The writing page: asks for a draft or a revision, shows what comes, and flags it where somebody says so.
 
-import { byId } from "./elements.js";
-import { loadLines, showLines } from "./lines.js";
+import { byId, element } from "./elements.js";
+import { chosenCountry, loadLines, showLines } from "./lines.js";
 import { connectReview, showReply, showRevision } from "./review.js";
-import { ask, keepKey, readKey } from "./service.js";
+import { ask, keepKey, readKey, stream } from "./service.js";
 
 const FIXED_TEXT = "This is a fixed text of the service, the same for everybody.";
 const GUARD_NOTES = {
@@ -11,6 +11,10 @@ const GUARD_NOTES = {
   own_draft: "The safety rules refused what the model wrote. Your own draft stands, as it was.",
   fallback: `The safety rules refused what the model wrote. ${FIXED_TEXT}`,
   error: `What the model wrote could not be checked, and is not shown. ${FIXED_TEXT}`,
+};
+const NOTES_ON_THE_REST = {
+  fallback: "The safety rules refused the rest of what the model wrote. The last sentence is a fixed text of the service.",
+  error: "The rest of what the model wrote could not be checked, and is not shown. The last sentence is a fixed text of the service.",
 };
 const NARROW = "(max-width: 60rem)";
 
@@ -21,12 +25,11 @@ let shown = null; // what a flag would keep
 async function request(role) {
   if (asking || !isFilled("post", "Please put in what the person wrote.")) return;
   if (role === "im" && !isFilled("draft", "Please write your reply first; “Draft a reply” begins without one.")) return;
-  const asked = { post: field.post.value, ...(role === "im" ? { draft: field.draft.value } : {}) };
+  const asked = { post: field.post.value, ...(role === "im" ? { draft: field.draft.value } : {}), country: chosenCountry() };
   asking = new AbortController();
   showBusy(true);
   try {
-    const answer = await ask(role === "gm" ? "/v1/draft" : "/v1/improve", { body: asked, signal: asking.signal });
-    show(role, asked, answer);
+    show(role, asked, await written(role === "gm" ? "/v1/draft" : "/v1/improve", asked));
     byId("status").textContent = "";
   } catch (problem) {
     if (problem.name === "AbortError") byId("status").textContent = "Cancelled. Your texts are still here.";
@@ -35,6 +38,25 @@ async function request(role) {
     asking = null;
     showBusy(false);
   }
+}
+
+/** The whole answer, shown sentence by sentence as it is written; `text` is all of it, in `numPieces`. */
+async function written(path, asked) {
+  const answer = { text: "", numPieces: 0 };
+  for await (const piece of stream(path, { body: asked, signal: asking.signal })) {
+    const { text = "", ...beside } = piece;
+    Object.assign(answer, beside, { text: answer.text + text, numPieces: answer.numPieces + (text ? 1 : 0) });
+    if ("banner" in beside) showHelp(asked, answer);
+    byId("growing").append(element("span", {}, text));
+    byId("growing").hidden = false;
+  }
+  return answer;
+}
+
+/** The banner, and the lines of the country that was asked for, unless another was chosen meanwhile. */
+function showHelp(asked, answer) {
+  byId("banner").textContent = answer.banner ?? "";
+  if (answer.resources && asked.country === chosenCountry()) showLines(answer.resources);
 }
 
 function isFilled(name, sentence) {
@@ -50,9 +72,11 @@ function showBusy(isBusy) {
   if (!isBusy && document.activeElement === byId("cancel")) byId("ask-improve").focus();
   byId("cancel").hidden = !isBusy;
   byId("status").classList.toggle("busy", isBusy);
+  byId("growing").replaceChildren();
+  byId("growing").hidden = true;
   if (isBusy) {
     byId("problem").textContent = "";
-    byId("status").textContent = "The model is writing. This can take a minute.";
+    byId("status").textContent = "The model is writing. Each sentence is checked before it comes; this can take a minute.";
   }
 }
 
@@ -66,15 +90,16 @@ function fail(problem) {
 }
 
 function show(role, asked, answer) {
-  const suggestion = answer.reply ?? answer.revision;
+  const suggestion = answer.text;
   const decision = answer.guard?.decision;
   const isFixed = decision === "fallback" || decision === "error";
+  const guardNotes = isFixed && answer.numPieces > 1 ? NOTES_ON_THE_REST : GUARD_NOTES;
   shown = { role, model: answer.model, post: asked.post, draft: asked.draft ?? null, suggestion };
   byId("suggestion").hidden = false;
-  const notes = [GUARD_NOTES[decision], answer.finish_reason === "length" ? "It was cut off at the greatest length." : undefined];
+  const notes = [guardNotes[decision], answer.finish_reason === "length" ? "It was cut off at the greatest length." : undefined];
   if (role === "gm") showReply(asked.post, suggestion);
   else {
-    // A fixed text is no revision: it stands beside the draft, and nothing of it is laid over the person's words.
+    // A fixed text is no revision, nor is half of one: it stands beside the draft, and nothing is laid over the person's words.
     const { numChanges, numAdded } = showRevision(asked.post, asked.draft, isFixed ? asked.draft : suggestion);
     if (isFixed) notes.push("Your draft stands below, unchanged.");
     else if (decision !== "own_draft") notes.push(counted(numChanges, numAdded));
@@ -84,9 +109,8 @@ function show(role, asked, answer) {
   const note = notes.filter(Boolean).join(" ");
   byId("note").hidden = note === "";
   byId("note").textContent = note;
-  byId("banner").textContent = answer.banner ?? "";
+  showHelp(asked, answer);
   byId("model").textContent = answer.model;
-  if (answer.resources) showLines(answer.resources);
   readyToFlag();
   byId("suggestion-title").focus({ preventScroll: true });
   (answer.banner ? byId("banner") : byId("suggestion")).scrollIntoView({ block: "start" });

