@@ -253,9 +253,11 @@ def compare(model: str, clients: int, prompts: int, max_tokens: int, rounds: int
         )  # fmt: skip
         storage = Storage.open(config.storage)
         ensure_base(config, storage)
-        with vllm_server(fetch_model(storage, "base"), Path(store, "vllm.log")) as theirs, llumi_service(config) as ours:
-            # In one event loop: a handle of Serve belongs to the one that it is first used in.
-            return asyncio.run(measured(Measure(clients, max_tokens, made_up_conversations(prompts)), ours, theirs, rounds))
+        everything = Measure(clients, max_tokens, made_up_conversations(prompts))
+        log = Path(store, "vllm.log")
+        # One event loop, open until the service is down: the handle of Serve belongs to it.
+        with asyncio.Runner() as loop, vllm_server(fetch_model(storage, "base"), log) as theirs, llumi_service(config) as ours:
+            return loop.run(measured(everything, ours, theirs, rounds))
 
 
 async def measured(everything: Measure, ours: Side, theirs: Side, rounds: int) -> dict[str, float]:
