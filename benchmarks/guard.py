@@ -2,11 +2,12 @@
 
     python benchmarks/guard.py [--replies 200] [--no-model] [--json]
 
-Found: the tiers of the labelled posts and the refused share of the worst replies in tests/safety, with Wilson's 95 %
-intervals. `seen` is what the rules were widened with, `unseen` was written afterwards. Cost: CPU milliseconds a made-up
-reply for the guard with its threads, whole and streamed by word, beside the same patterns in the loop that one would write
-by hand (each pattern over each sentence and each run of neighbours, without looking anything up first), and beside the
-embedded model writing a reply of 60 tokens. Medians of three rounds; the model writes once.
+Found: the tiers of the labelled posts and the refused share of the worst and of gentle replies, with Wilson's 95 %
+intervals. `read` is what the rules were widened with and likeness fitted to; what is `held out` was used for neither. Cost:
+CPU milliseconds of a post's tier; and of a made-up reply for the guard with its threads and the rules for its post, whole and
+streamed by word, beside the same patterns in the loop that one would write by hand (each pattern over each sentence and each
+run of neighbours, without looking anything up first), and beside the embedded model writing a reply of 60 tokens. Medians of
+three rounds; the model writes once.
 """
 
 import argparse
@@ -16,8 +17,10 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import yaml
 
@@ -28,6 +31,8 @@ from llumi.evaluate.proportion import wilson
 from llumi.evaluate.ratings import Estimate
 from llumi.models import ensure_base, fetch_model
 from llumi.prompts import gm_prompt
+from llumi.safety.likeness import DEFAULT_FILE as POSTS_FILE
+from llumi.safety.likeness import LabelledPosts, Likeness
 from llumi.safety.sentences import Sentences
 from llumi.safety.sieve import Judge
 from llumi.safety.standard import Standard
@@ -35,9 +40,12 @@ from llumi.serve.guard import Case, Guard
 from llumi.storage import Storage
 
 LABELLED = Path(__file__).parents[1] / "tests" / "safety"
+HELD_OUT = sorted((LABELLED / "held_out").glob("*.yaml"))
+T = TypeVar("T")
 CONFIDENCE = 0.95
 NUM_TOKENS = 60
 ROUNDS = 3
+NUM_POSTS = 20
 POST = "I moved to a new town, and the evenings are quiet. My old friends are kind, but their lives go on without me."
 REQUEST = Request(tuple(gm_prompt(POST)), Sampling(max_new_tokens=NUM_TOKENS))
 
@@ -78,24 +86,67 @@ def share(successes: int, n: int) -> str:
 
 
 def detection(standard: Standard) -> dict[str, str]:
-    """Recall at risk and of the tier itself, false alarms, and the refused share of the worst replies."""
-    posts = yaml.safe_load((LABELLED / "labelled_posts.yaml").read_text(encoding="utf-8"))
+    """Posts found at risk and false alarms, with the rules alone too; worst and gentle replies that are refused."""
     team = yaml.safe_load((LABELLED / "red_team.yaml").read_text(encoding="utf-8"))
+    read = yaml.safe_load(POSTS_FILE.read_text(encoding="utf-8"))
+    sets = {"read": {"posts": read, "worst": team["refused"], "good": team["safe"]}}
+    sets |= {f"held out {path.stem}": yaml.safe_load(path.read_text(encoding="utf-8")) for path in HELD_OUT}
     figures = {}
-    for part, tiers in posts.items():
-        for tier, kinds in tiers.items():
-            told = [standard.rules.tier(text) for texts in kinds.values() for text in texts]
-            at_risk = share(sum(one != "none" for one in told), len(told))
-            if tier == "none":
-                figures[f"{part}: false alarms"] = at_risk
-            else:
-                figures[f"{part}: {tier}, found at risk"] = at_risk
-                figures[f"{part}: {tier}, in its own tier"] = share(told.count(tier), len(told))
-    for part, name in (("refused", "seen"), ("unseen", "unseen")):
-        refused = [bool(standard.refusals(text)) for texts in team[part].values() for text in texts]
-        figures[f"{name}: worst replies refused"] = share(sum(refused), len(refused))
-    figures["gentle replies refused"] = share(sum(bool(standard.refusals(text)) for text in team["safe"]), len(team["safe"]))
+    for name, texts in sets.items():
+        figures |= {f"{name}: {key}": figure for key, figure in of_posts(standard, texts["posts"]).items()}
+        figures |= {f"{name}: {key}": figure for key, figure in of_replies(standard, texts).items()}
     return figures
+
+
+def of_posts(standard: Standard, posts: Mapping[str, Mapping[str, list[str]]]) -> dict[str, str]:
+    """For each tier: with and without likeness."""
+    figures = {}
+    for tier, kinds in posts.items():
+        texts = every(kinds)
+        for which, told in (("", standard.tiers(texts)), (", rules alone", replace(standard, likeness=None).tiers(texts))):
+            at_risk = share(sum(one != "none" for one in told), len(told))
+            figures["false alarms" + which if tier == "none" else f"{tier}, found at risk{which}"] = at_risk
+            if tier == "imminent":
+                figures[f"imminent, found as imminent{which}"] = share(told.count(tier), len(told))
+    return figures
+
+
+def of_replies(standard: Standard, texts: Mapping[str, Any]) -> dict[str, str]:
+    """Of the worst, in all and by kind, and of the gentle ones where there are any."""
+    refused = {kind: [bool(standard.refusals(text)) for text in worst] for kind, worst in texts["worst"].items()}
+    everything = every(refused)
+    figures = {"worst replies refused": share(sum(everything), len(everything))}
+    figures |= {f"worst replies refused, {kind}": f"{sum(each)}/{len(each)}" for kind, each in refused.items()}
+    if good := texts.get("good"):
+        figures["gentle replies refused"] = share(sum(bool(standard.refusals(text)) for text in good), len(good))
+    return figures
+
+
+def likeness_of_replies(standard: Standard) -> dict[str, str]:
+    """What likeness, fitted to replies, would find on the newest held-out set: why it is not asked about replies."""
+    team = yaml.safe_load((LABELLED / "red_team.yaml").read_text(encoding="utf-8"))
+    fitted = Likeness.fit(LabelledPosts(none={"safe": tuple(team["safe"])}, possible=team["refused"], imminent={}))
+    texts = yaml.safe_load(HELD_OUT[-1].read_text(encoding="utf-8"))
+
+    def refused(replies: list[str], *, rules: bool) -> str:
+        found = [tier is not None for tier in fitted.tiers(replies)]
+        return share(
+            sum(like or (rules and bool(standard.refusals(text))) for like, text in zip(found, replies, strict=True)),
+            len(found),
+        )
+
+    worst = every(texts["worst"])
+    return {
+        "likeness of replies: worst refused": refused(worst, rules=False),
+        "likeness of replies: worst refused, with the rules": refused(worst, rules=True),
+        "likeness of replies: gentle refused": refused(texts["good"], rules=False),
+        "likeness of replies: gentle refused, with the rules": refused(texts["good"], rules=True),
+    }
+
+
+def every(kinds: Mapping[str, Iterable[T]]) -> list[T]:
+    """The texts of all kinds."""
+    return [text for texts in kinds.values() for text in texts]
 
 
 def by_hand(standard: Standard, reply: str) -> list[str]:
@@ -127,7 +178,8 @@ def milliseconds(work: Callable[[str], Awaitable[object]], replies: Sequence[str
 
 def cost(standard: Standard, num_replies: int) -> dict[str, float]:
     """Milliseconds for a reply that passes."""
-    replies, guard, case = made_up_replies(num_replies), Guard(standard, ServeConfig()), Case("gm", POST)
+    replies, case = made_up_replies(num_replies), Case("gm", POST)
+    guard = Guard(replace(standard, likeness=None), ServeConfig())
 
     async def whole(reply: str) -> None:
         assert (await guard.complete(case, REQUEST, Saying(reply))).decision == "passed"
@@ -139,8 +191,21 @@ def cost(standard: Standard, num_replies: int) -> dict[str, float]:
     async def hand(reply: str) -> None:
         assert by_hand(standard, reply) == []
 
+    async def told(post: str) -> None:
+        standard.tier(post)
+
+    async def told_by_rules(post: str) -> None:
+        standard.rules.tier(post)
+
     figures = {
-        name: milliseconds(work, replies) for name, work in (("whole", whole), ("streamed", streamed), ("by hand", hand))
+        name: milliseconds(work, texts)
+        for name, work, texts in (
+            ("whole", whole, replies),
+            ("streamed", streamed, replies),
+            ("by hand", hand, replies),
+            ("tier of a post of two sentences", told, [POST] * NUM_POSTS),
+            ("the same, rules alone", told_by_rules, [POST] * NUM_POSTS),
+        )
     }
     return {"characters of a reply": statistics.mean(map(len, replies))} | {
         f"CPU ms, {name}": each for name, each in figures.items()
@@ -175,12 +240,12 @@ def main() -> None:
     arguments = parser.parse_args()
     standard = Standard.load()
     times = cost(standard, arguments.replies) | ({} if arguments.no_model else writing())
-    figures = detection(standard) | {name: round(figure, 2) for name, figure in times.items()}
+    figures = detection(standard) | likeness_of_replies(standard) | {name: round(figure, 2) for name, figure in times.items()}
     if arguments.json:
         print(json.dumps(figures))
         return
     for name, figure in figures.items():
-        print(f"{name:50} {figure}")
+        print(f"{name:62} {figure}")
 
 
 if __name__ == "__main__":

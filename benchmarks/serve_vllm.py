@@ -12,8 +12,8 @@ same work. `same_replies` is the share of the others in which both wrote the sam
 
 - `tokens_per_second`: whole answers (no streams) for `--clients` clients.
 - `first_token`: an answer of one token, one client: the whole way in and out, guard included.
-- `first_token_handle`: the first delta of a stream at a handle of Serve in this process, as the router holds one, with
-  `--clients` streams at once, against the first text of vLLM's server at its client. It leaves out HTTP, key and guard.
+- `first_token_at_guard`: with `--clients` streams at once, from the arrival of a request to the model's first token at the
+  guard, as the router's own metrics tell it, against the first text of vLLM's server at its client: means of the round.
 - `first_sentence`: what a person sees first, with `--clients` streams at once. LLUMI's first text is its first sentence,
   judged, since the guard holds back what it has not judged; of vLLM's server it is the end of the first sentence.
 - `first_text`: the same first text of LLUMI against the first piece of vLLM's server, a word or less, that nobody judged: the
@@ -43,6 +43,7 @@ from llumi.config import Config, load_config
 from llumi.models import EMBEDDED, ensure_base, fetch_model
 from llumi.prompts import Message, gm_prompt
 from llumi.serve.gate import Gate
+from llumi.serve.keys import KeyStore
 from llumi.storage import Storage
 
 BATCH = 16
@@ -65,6 +66,7 @@ class Side:
     url: str
     model: str
     key: str
+    metrics_key: str | None = None
 
     def body(self, messages: Sequence[Message], max_tokens: int, **more: Any) -> dict[str, Any]:
         """A request for one greedy reply."""
@@ -138,25 +140,21 @@ async def by_clients(number: int, side: Side, conversations: Sequence[Any], ask:
     return given
 
 
-async def at_handle(number: int, conversations: Sequence[Any], max_tokens: int) -> list[float]:
-    """Seconds until the first delta reached a handle of GM's replicas in this process, `number` streams at a time."""
-    from ray import serve
-
-    from llumi.engine import Request, Sampling
-    from llumi.serve.router import APPLICATION, RoleHandle
-
-    handle = RoleHandle(serve.get_deployment_handle("gm", APPLICATION))
-    left, seconds = iter(conversations), []
-
-    async def one_client() -> None:
-        for messages in left:
-            started, first = time.perf_counter(), 0.0
-            async for _ in handle.stream(Request(tuple(messages), Sampling(max_tokens, 0, 1, 1))):
-                first = first or time.perf_counter() - started
-            seconds.append(first)
-
-    await asyncio.gather(*(one_client() for _ in range(number)))
-    return seconds
+async def at_guard(side: Side) -> tuple[float, int]:
+    """Seconds until the first token, of all requests so far, and how many these were, by the router's metrics."""
+    async with httpx.AsyncClient(
+        base_url=side.url, headers={"Authorization": f"Bearer {side.metrics_key}"}, trust_env=False
+    ) as client:
+        lines = (await client.get("/metrics")).raise_for_status().text.splitlines()
+    values = [
+        sum(
+            float(line.split()[-1])
+            for line in lines
+            if line.startswith(f"llumi_first_token_seconds_{what}{{") and 'role="gm"' in line
+        )
+        for what in ("sum", "count")
+    ]
+    return values[0], int(values[1])
 
 
 @dataclass(frozen=True)
@@ -167,24 +165,24 @@ class Measure:
     max_tokens: int
     conversations: Sequence[Sequence[Message]]
 
-    def round(self, side: Side, *, ours: bool) -> dict[str, float]:
+    async def round(self, side: Side) -> dict[str, float]:
         """Tokens per second, and milliseconds: medians of the round."""
         started = time.perf_counter()
-        answers = asyncio.run(by_clients(self.clients, side, self.conversations, self._whole))
+        answers = await by_clients(self.clients, side, self.conversations, self._whole)
         seconds = time.perf_counter() - started
-        heard = asyncio.run(by_clients(self.clients, side, self.conversations, self._streamed))
-        one = asyncio.run(by_clients(1, side, list(self.conversations)[:FIRST_TOKENS], self._one_token))
-        sentences = [hear.text if ours else hear.sentence for hear in heard]  # ours come sentence by sentence
-        figures = {
+        before = await at_guard(side) if side.metrics_key else (0.0, 0)
+        heard = await by_clients(self.clients, side, self.conversations, self._streamed)
+        after = await at_guard(side) if side.metrics_key else (sum(hear.text for hear in heard), len(heard))
+        one = await by_clients(1, side, self.conversations[:FIRST_TOKENS], self._one_token)
+        # LLUMI's pieces are sentences.
+        sentences = [hear.text if side.metrics_key else hear.sentence for hear in heard]
+        return {
             "tokens_per_second": sum(answer.tokens for answer in answers) / seconds,
             "first_token_ms": 1000 * statistics.median(hear.text for hear in one),
+            "first_token_at_guard_ms": 1000 * (after[0] - before[0]) / (after[1] - before[1]),
             "first_text_ms": 1000 * statistics.median(hear.text for hear in heard),
             "first_sentence_ms": 1000 * statistics.median(sentences),
         }
-        if ours:
-            first = asyncio.run(at_handle(self.clients, self.conversations, self.max_tokens))
-            figures["first_token_handle_ms"] = 1000 * statistics.median(first)
-        return figures
 
     async def _whole(self, client: httpx.AsyncClient, side: Side, messages: Sequence[Message]) -> Answer:
         return await whole(client, side, messages, self.max_tokens)
@@ -195,9 +193,9 @@ class Measure:
     async def _one_token(self, client: httpx.AsyncClient, side: Side, messages: Sequence[Message]) -> Heard:
         return await streamed(client, side, messages, 1)
 
-    def answers(self, side: Side) -> list[Answer]:
+    async def answers(self, side: Side) -> list[Answer]:
         """Every reply, which warms up as well."""
-        return asyncio.run(by_clients(self.clients, side, self.conversations, self._whole))
+        return await by_clients(self.clients, side, self.conversations, self._whole)
 
 
 def made_up_conversations(number: int) -> list[list[Message]]:
@@ -220,7 +218,8 @@ def vllm_server(folder: Path, log: Path) -> Iterator[Side]:
     with log.open("wb") as output:
         server = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | {"VLLM_NO_USAGE_STATS": "1"})
     try:
-        _wait_until_healthy(side.url, server, log)
+        if not _wait_until(f"{side.url}/health", side.key, lambda: server.poll() is None):
+            sys.exit(f"vLLM's server did not start; its last words:\n{log.read_text(errors='replace')[-2000:]}")
         yield side
     finally:
         server.terminate()
@@ -236,7 +235,9 @@ def llumi_service(config: Config) -> Iterator[Side]:
     with ray_session(config.ray):
         serving = serve(config)
         try:
-            yield Side(serving.url, "llumi-gm", serving.secret)
+            _, metrics_key = KeyStore(Storage.open(config.storage)).create("metrics", ["admin"])
+            _wait_until(f"{serving.url}/metrics", metrics_key)
+            yield Side(serving.url, "llumi-gm", serving.secret, metrics_key)
         finally:
             stop_serving()
 
@@ -254,23 +255,20 @@ def compare(model: str, clients: int, prompts: int, max_tokens: int, rounds: int
         storage = Storage.open(config.storage)
         ensure_base(config, storage)
         with vllm_server(fetch_model(storage, "base"), Path(store, "vllm.log")) as theirs, llumi_service(config) as ours:
-            return measured(Measure(clients, max_tokens, made_up_conversations(prompts)), ours, theirs, rounds)
+            return asyncio.run(measured(Measure(clients, max_tokens, made_up_conversations(prompts)), ours, theirs, rounds))
 
 
-def measured(everything: Measure, ours: Side, theirs: Side, rounds: int) -> dict[str, float]:
+async def measured(everything: Measure, ours: Side, theirs: Side, rounds: int) -> dict[str, float]:
     """The rounds by turns, after one that warms up and tells which conversations the guard lets through."""
-    answers = list(zip(everything.conversations, everything.answers(ours), everything.answers(theirs), strict=True))
+    our_answers, their_answers = await everything.answers(ours), await everything.answers(theirs)
+    answers = zip(everything.conversations, our_answers, their_answers, strict=True)
     passed = [(messages, our.text == their.text) for messages, our, their in answers if our.passed]
     measure = Measure(everything.clients, everything.max_tokens, [messages for messages, _ in passed])
-    pairs = []
+    rounds_of: dict[Side, list[dict[str, float]]] = {ours: [], theirs: []}
     for turn in range(rounds):
         for side in (ours, theirs)[:: 1 if turn % 2 else -1]:
-            figures = measure.round(side, ours=side is ours)
-            if side is ours:
-                our = figures
-            else:
-                their = figures
-        pairs.append((our, {"first_token_handle_ms": their["first_text_ms"], **their}))
+            rounds_of[side].append(await measure.round(side))
+    pairs = list(zip(rounds_of[ours], rounds_of[theirs], strict=True))
     figures = {"conversations": len(passed), "same_replies": statistics.mean(same for _, same in passed)}
     for name in pairs[0][0]:
         figures |= {
@@ -278,18 +276,19 @@ def measured(everything: Measure, ours: Side, theirs: Side, rounds: int) -> dict
             f"vllm_{name}": statistics.median(their[name] for _, their in pairs),
             f"ratio_{name.removesuffix('_ms')}": statistics.median(our[name] / their[name] for our, their in pairs),
         }
-    first_text = statistics.median(our["first_text_ms"] / their["first_text_ms"] for our, their in pairs)
-    return {name: round(value, 3) for name, value in (figures | {"ratio_first_text": first_text}).items()}
+    return {name: round(value, 3) for name, value in figures.items()}
 
 
-def _wait_until_healthy(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until(url: str, key: str, alive: Callable[[], bool] = lambda: True) -> bool:
+    """Whether `url` answers 200 in time, as long as its server is `alive`."""
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and server.poll() is None:
+    while time.monotonic() < deadline and alive():
         with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"{url}/health", trust_env=False).status_code == httpx.codes.OK:
-                return
+            answer = httpx.get(url, headers={"Authorization": f"Bearer {key}"}, trust_env=False)
+            if answer.status_code == httpx.codes.OK:
+                return True
         time.sleep(0.5)
-    sys.exit(f"vLLM's server did not start; its last words:\n{log.read_text(errors='replace')[-2000:]}")
+    return False
 
 
 def _free_port() -> int:

@@ -117,6 +117,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     secrets = {
         "web": keys.create("web", ["gm", "im"])[1],
         "gm only": keys.create("gm-only", ["gm"])[1],
+        "sight": keys.create("sight", ["admin"])[1],
         "seldom": keys.create("seldom", ["gm"], requests_per_minute=1)[1],
     }
     port = free_port()
@@ -240,22 +241,28 @@ def test_a_replica_that_is_killed_while_it_answers(running: Running) -> None:
     pid_file = running.folder / "pid"
     pid_file.unlink()
     with ThreadPoolExecutor() as pool:
-        whole, stream = (pool.submit(running.draft, "please wait", stream=stream) for stream in (False, True))
+        whole, stream = (pool.submit(running.draft, "please wait", wait=6, stream=stream) for stream in (False, True))
         wait_until(lambda: running.waiting >= 2)
         os.kill(int(pid_file.read_text().split()[-1]), signal.SIGKILL)
-        assert (whole.result(), stream.result()) == (503, 200)
+        # The stream's last event is an error; the whole answer is asked of the next replica, for as long as it has time.
+        assert (whole.result(), stream.result()) == (504, 200)
     wait_until(lambda: running.draft() == 200)
 
 
 def test_nothing_of_it_is_written_anywhere(running: Running) -> None:
     """Last on purpose. The search can find: the database of the flags holds the word, since that is what it is for."""
     pages = metrics_pages(running.process.pid)
+    sight = httpx.get(
+        f"{running.url}/metrics", headers={"Authorization": f"Bearer {running.secrets['sight']}"}, trust_env=False
+    )
     stop(running.process)
     assert running.process.returncode == 0, running.output.read_text()
     flags = running.folder / "work" / "llumi-data" / "rate.db"
     assert WORD.encode() in b"".join(part.read_bytes() for part in flags.parent.glob("rate.db*"))
     assert files_with_the_word(running, besides=flags) == []
     assert any("ray_serve" in page for page in pages.values())
+    assert "llumi_requests_total" in sight.text
+    assert WORD not in sight.text
     assert [port for port, page in pages.items() if WORD in page] == []
 
 
