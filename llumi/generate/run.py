@@ -131,7 +131,7 @@ def _stream(work: Work, prompts: pa.Table) -> Iterator[pa.Table]:
     lengths = pc.add(pc.utf8_length(prompts["post"]), pc.fill_null(pc.utf8_length(prompts["draft"]), 0))
     ordered = prompts.take(pc.sort_indices(pc.negate(lengths)))
     blocks = [ordered.slice(start, ROWS_PER_TASK) for start in range(0, ordered.num_rows, ROWS_PER_TASK)]
-    # Twice what is answered at once, so that the next batch waits when one ends.
+    # Twice what is answered at once, so that a place that becomes free is taken.
     at_once = engine.max_batch_size if work.endpoint is None else work.endpoint.max_in_flight
     tasks_per_actor = max(2, -(-2 * at_once // ROWS_PER_TASK))
     answers = ray.data.from_arrow(blocks).map_batches(

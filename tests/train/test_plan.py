@@ -98,7 +98,11 @@ def test_a_recipe_fits_its_gpus_from_the_config_alone_and_writes_nothing(recipe:
         assert plan.verdict.fits, plan.verdict.text
         assert config.train.stage(stage).max_steps == -1
         assert any("does not stand yet: run `llumi " in note for note in plan.notes)
-        assert plan.figures()["writes"]["model"]["artifact"] == f"models/gm-{stage}"
+        written = plan.figures()["writes"]["model"]
+        assert written["artifact"] == f"models/gm-{stage}"
+        # Each stage's adapter holds those of the stages before.
+        in_fp32 = 4 * plan.size.trainable * (1 + STAGES.index(stage)) / GIB
+        assert written.get("adapter_gib") == (pytest.approx(in_fp32) if config.train.method == "lora" else None)
     assert not (tmp_path / "store").exists()
 
 

@@ -14,11 +14,13 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from peft import PeftModel
 from pyarrow.fs import FileSelector, FileType, LocalFileSystem
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerHealthCheckFailedError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from llumi.adapters import ADAPTER_FOLDER, adapter_settings
 from llumi.config import Config, StorageConfig, load_config
 from llumi.errors import ArtifactError, ConfigError, ModelError, PairsError, TrainError
 from llumi.storage import Input, Manifest, Storage
@@ -182,6 +184,15 @@ def test_dpo_starts_from_the_sft_model_and_refers_to_it(trained: Config, tiny_mo
     name = "model.layers.1.self_attn.q_proj.weight"
     base, first, second = (weights(storage, model)[name] for model in ("base", "gm-sft", "gm-dpo1"))
     assert 0 < (second - first).norm() < (first - base).norm()
+    assert {f"{ADAPTER_FOLDER}/adapter_config.json", f"{ADAPTER_FOLDER}/adapter_model.safetensors"} <= {
+        entry.path for entry in manifest.files
+    }
+    on_base = AutoModelForCausalLM.from_pretrained(storage.fetch("models/base"))
+    adapter = storage.fetch("models/gm-dpo1") / ADAPTER_FOLDER
+    joined = PeftModel.from_pretrained(on_base, adapter).merge_and_unload().state_dict()
+    for name, weight in weights(storage, "gm-dpo1").items():
+        assert torch.allclose(joined[name], weight, atol=1e-6), name
+    assert adapter_settings(adapter)["revision"] == storage.manifest("models/base").as_input().sha256
     # The one step meets four of the eight pairs, and some of those are among the held-out ones here.
     assert storage.manifest("references/default-gm-by-gm-sft").counts["pairs"] < 8
     assert_shown(storage, manifest)
@@ -214,6 +225,7 @@ def test_full_dpo_under_zero_3_on_s3(
     assert {name: tensor.shape for name, tensor in before.items()} == {name: tensor.shape for name, tensor in after.items()}
     assert not torch.equal(before["model.embed_tokens.weight"], after["model.embed_tokens.weight"])
     assert files_below(storage, "checkpoints") == []
+    assert manifest.files_under(ADAPTER_FOLDER) == []
 
 
 def wait_for_the_first_checkpoint(store: Path, is_alive: Callable[[], bool] = lambda: True) -> None:
