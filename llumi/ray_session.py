@@ -17,7 +17,7 @@ from llumi.environment import head_environment, worker_environment
 from llumi.errors import ConfigError
 
 LOCAL_MIN_CPUS = 4
-"""Logical CPUs of a local cluster at least: two served models, their router and a proxy must fit on two cores."""
+"""Logical CPUs of a local cluster at least: two served models, their router and the jobs beside them must fit on two cores."""
 
 LOOK_SECONDS = 2
 

@@ -106,7 +106,6 @@ class Door:
         if scope["type"] != "http" or scope["path"] in self._open_paths:
             await self._app(scope, receive, send)
             return
-        started = time.monotonic()
         headers = Headers(scope=scope)
         route = scope["path"] if scope["path"] in self._paths else None
         deadline = asyncio.get_running_loop().time() + self._config.timeout_seconds
@@ -125,7 +124,7 @@ class Door:
             CALL.reset(context)
             call.status = call.status or (answer.status if answer.ended else CLIENT_LEFT)
             call.settle()
-            seconds = time.monotonic() - started
+            seconds = time.monotonic() - call.started
             self._metrics.ended(call, seconds)
             written_by = self._access.refusals if call.status == UNKNOWN else self._access.audit
             written_by.write({"time": utc_now(), **call.audit_fields(), "seconds": round(seconds, 3)})

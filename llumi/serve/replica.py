@@ -48,10 +48,10 @@ class EngineReplica:
         """The whole answer as one delta."""
         taken, first_token = time.monotonic(), None
         text: list[str] = []
-        async for item in self.stream(replace(request, in_pieces=False)):
+        async for item in self.stream(request):
             if isinstance(item, LlumiError):
                 return item
-            if not text and request.in_pieces:  # else the first piece is the last one
+            if not text:
                 first_token = item.first_token_seconds
             text.append(item.text)
             last = item
