@@ -12,7 +12,6 @@ import contextlib
 import json
 import multiprocessing
 import os
-import socket
 import statistics
 import tempfile
 import time
@@ -20,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+from common import free_port
 
 from llumi.config import Config, load_config
 
@@ -141,10 +141,10 @@ def compare(raters: int, pages: int, repeats: int) -> dict[str, float]:
     bare, ours = [], []
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as folder:
-            port = _free_port()
+            port = free_port()
             with running(bare_app, Path(folder), port, port=port) as url:
                 bare.append(asyncio.run(rate_all(url, [None] * raters, pages)))
-            port = _free_port()
+            port = free_port()
             overrides = [f"rate.database=sqlite:///{folder}/rate.db", f"rate.port={port}", f"rate.raters_per_item={raters}"]
             config = load_config(None, [*overrides, "rate.pages_per_rater=1000"])
             tokens = make_study(config, raters, pages)
@@ -153,12 +153,6 @@ def compare(raters: int, pages: int, repeats: int) -> dict[str, float]:
     figures = {"bare_submits_per_second": statistics.median(bare), "llumi_submits_per_second": statistics.median(ours)}
     figures["ratio"] = figures["llumi_submits_per_second"] / figures["bare_submits_per_second"]
     return {name: round(value, 2) for name, value in figures.items()}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def main() -> None:

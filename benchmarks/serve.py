@@ -17,7 +17,6 @@ import contextlib
 import json
 import multiprocessing
 import os
-import socket
 import statistics
 import tempfile
 import time
@@ -26,6 +25,7 @@ from pathlib import Path
 
 import aiohttp
 import httpx
+from common import free_port, print_rows
 
 from llumi.config import Config, ServeConfig, StorageConfig, load_config
 from llumi.ray_session import ray_session
@@ -90,7 +90,7 @@ def run_serve(port: int) -> None:
 @contextlib.contextmanager
 def started(target: Callable[[int], None]) -> Iterator[Serving]:
     """A service in a process of its own; it asks for no key."""
-    port = _free_port()
+    port = free_port()
     process = multiprocessing.get_context("spawn").Process(target=target, args=(port,))
     process.start()
     url = f"http://127.0.0.1:{port}"
@@ -164,7 +164,7 @@ def measure(services: dict[str, Serving], clients: int, pace_seconds: float, req
 def compare(requests: int, repeats: int) -> dict[str, dict[str, float]]:
     """The figures by load."""
     with tempfile.TemporaryDirectory() as store:
-        config = load_config(None, [f"storage.uri={store}", f"serve.port={_free_port()}", "serve.engine.kind=echo"])
+        config = load_config(None, [f"storage.uri={store}", f"serve.port={free_port()}", "serve.engine.kind=echo"])
         with started(run_app) as app, started(run_serve) as bare, routed(config) as router:
             services = {"app": app, "serve": bare, "router": router}
             return {name: measure(services, *shape, requests, repeats) for name, shape in LOADS.items()}
@@ -217,12 +217,6 @@ async def nothing(scope: dict, receive: object, send: Callable) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -231,13 +225,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     figures = door_microseconds(arguments.requests, arguments.repeats) | compare(arguments.requests, arguments.repeats)
-    if arguments.json:
-        print(json.dumps(figures))
-        return
-    for name, row in figures.items():
-        print(f"\n{name}")
-        for figure, value in row.items():
-            print(f"  {figure:34}{value:10.3f}")
+    print_rows(figures, as_json=arguments.json)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,7 @@ both services must give the same answers, greedily.
 import argparse
 import asyncio
 import contextlib
-import json
 import re
-import socket
 import statistics
 import tempfile
 import time
@@ -24,6 +22,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+from common import free_port, print_rows
 
 from llumi.adapters import ADAPTER_FOLDER
 from llumi.config import EngineConfig, load_config
@@ -116,7 +115,7 @@ def publish_roles(storage: Storage, base: Path) -> None:
 
 def serve_once(store: str, *overrides: str) -> tuple[int, dict[Role, str]]:
     """The resident bytes of all replicas once both roles answered, and the answers."""
-    config = load_config(None, [f"storage.uri={store}", f"serve.port={_free_port()}", *overrides])
+    config = load_config(None, [f"storage.uri={store}", f"serve.port={free_port()}", *overrides])
     with ray_session(config.ray):
         serving = serve(config)
         key = {"Authorization": f"Bearer {serving.secret}"}
@@ -164,12 +163,6 @@ def weights_of(storage: Storage, model: str, folder: str = "") -> int:
     return sum(num for path, num in files.items() if re.fullmatch(rf"{folder}[^/]*\.safetensors", path))
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -191,13 +184,7 @@ def main() -> None:
     if arguments.only != "together":
         figures["one base"] = compare_memory(arguments.model)
     figures = {name: {key: round(value, 3) for key, value in row.items()} for name, row in figures.items()}
-    if arguments.json:
-        print(json.dumps(figures))
-        return
-    for name, row in figures.items():
-        print(f"\n{name}")
-        for key, value in row.items():
-            print(f"  {key:34}{value:10.3f}")
+    print_rows(figures, as_json=arguments.json)
 
 
 if __name__ == "__main__":

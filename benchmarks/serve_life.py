@@ -17,11 +17,9 @@ answered otherwise than it must be is "unexplained".
 
 import argparse
 import contextlib
-import json
 import os
 import random
 import signal
-import socket
 import statistics
 import tempfile
 import threading
@@ -31,6 +29,7 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import ray
+from common import free_port, print_rows
 
 from llumi.config import Config, load_config
 from llumi.ray_session import ray_session
@@ -59,7 +58,7 @@ class Life:
 
     def __init__(self, store: str, clients: int) -> None:
         self.clients = clients
-        self._fixed = [f"storage.uri={store}", f"serve.port={_free_port()}", "serve.engine.kind=echo"]
+        self._fixed = [f"storage.uri={store}", f"serve.port={free_port()}", "serve.engine.kind=echo"]
         self._fixed += ["serve.engine.echo_seconds_per_token=0.01", "serve.gm.max_queued=1000", "serve.im.max_queued=1000"]
         self.serving: Serving = serve(self.config())
 
@@ -306,12 +305,6 @@ def _wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _rounded(row: Figures) -> Figures:
     return {name: round(value, 3) if isinstance(value, float) else value for name, value in row.items()}
 
@@ -332,13 +325,7 @@ def main() -> None:
                 figures["soak"] = _rounded(soak(life, arguments.soak))
             finally:
                 stop_serving()
-    if arguments.json:
-        print(json.dumps(figures))
-        return
-    for name, row in figures.items():
-        print(f"\n{name}")
-        for figure, value in row.items():
-            print(f"  {figure:28}{value}")
+    print_rows(figures, as_json=arguments.json)
 
 
 if __name__ == "__main__":

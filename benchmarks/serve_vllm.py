@@ -26,7 +26,6 @@ import contextlib
 import importlib.util
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -38,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from common import free_port
 
 from llumi.config import Config, load_config
 from llumi.models import EMBEDDED, ensure_base, fetch_model
@@ -207,7 +207,7 @@ def made_up_conversations(number: int) -> list[list[Message]]:
 @contextlib.contextmanager
 def vllm_server(folder: Path, log: Path) -> Iterator[Side]:
     """The server that vLLM brings, in processes of its own; gone when the block ends."""
-    port = _free_port()
+    port = free_port()
     flags = [f"--{'' if value else 'no-'}{key.replace('_', '-')}" for key, value in VLLM.items() if isinstance(value, bool)]
     flags += [f"--{key.replace('_', '-')}={value}" for key, value in VLLM.items() if not isinstance(value, bool)]
     command = ["nice", "-n", str(RAY_NICENESS), sys.executable, "-m", "vllm.entrypoints.openai.api_server", *flags]
@@ -248,7 +248,7 @@ def compare(model: str, clients: int, prompts: int, max_tokens: int, rounds: int
         config = load_config(
             None,
             [
-                f"storage.uri={store}", f"train.base={model}", f"serve.port={_free_port()}", "serve.engine.kind=vllm",
+                f"storage.uri={store}", f"train.base={model}", f"serve.port={free_port()}", "serve.engine.kind=vllm",
                 "serve.engine.precision=fp32", f"serve.engine.max_batch_size={BATCH}", f"serve.engine.vllm={json.dumps(VLLM)}",
             ],
         )  # fmt: skip
@@ -289,12 +289,6 @@ def _wait_until(url: str, key: str, alive: Callable[[], bool] = lambda: True) ->
                 return True
         time.sleep(0.5)
     return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def main() -> None:

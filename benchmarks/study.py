@@ -16,7 +16,6 @@ import math
 import os
 import random
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+from common import free_port
 
 from llumi.config import load_config
 from llumi.evaluate.bradley_terry import bradley_terry
@@ -140,7 +140,7 @@ def prefer(generator: random.Random, lead: float) -> str:
 
 def walk(folder: Path, num_posts: int, num_raters: int, lead: float) -> dict[str, Any]:
     """The commands of docs/evaluation.md."""
-    port = _free_port()
+    port = free_port()
     rules = ["rate.check_share=0", "rate.repeat_share=0", f"rate.port={port}", f"rate.database=sqlite:///{folder}/rate.db"]
     own = [f"storage.uri={folder}/store", f"corpus.uri={folder}/corpus", *rules]
     here = Deployment(folder, [*(part for value in own for part in ("--set", value)), *SMALL, *STEPS])
@@ -215,12 +215,6 @@ def recovered(lead: float, num_studies: int, num_items: int, raters_per_item: in
 
 def _hidden(page: str, name: str) -> str:
     return html.unescape(page.split(f'name="{name}" value="', 1)[1].split('"', 1)[0])
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

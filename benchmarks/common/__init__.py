@@ -1,0 +1,23 @@
+"""What several benchmarks share; `make bench` runs the files of the folder above alone."""
+
+import json
+import socket
+from collections.abc import Mapping
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def print_rows(figures: Mapping[str, Mapping[str, object]], *, as_json: bool) -> None:
+    """The figures by row, for a person or as one line of JSON."""
+    if as_json:
+        print(json.dumps(figures))
+        return
+    for name, row in figures.items():
+        print(f"\n{name}")
+        for figure, value in row.items():
+            print(f"  {figure:34}{f'{value:10.3f}' if isinstance(value, float) else value}")
