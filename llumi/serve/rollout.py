@@ -30,7 +30,7 @@ from llumi.prompts import ROLES, Role
 from llumi.serve.holding import BASE, Holding
 from llumi.serve.replica import PROBE, EngineReplica
 from llumi.serve.router import APPLICATION, Router
-from llumi.serve.running import Applied, Running
+from llumi.serve.running import Applied, Running, changing
 from llumi.serve.versions import RoleTable, Routed, Table
 from llumi.storage import Storage, digest
 
@@ -76,26 +76,28 @@ def deploy(config: Config, progress: Progress = silent) -> Table:
 
     Raises ServeError, ConfigError, ArtifactError, ModelError or EngineError; then what served serves on.
     """
-    running = Running.find()
-    for key in _FIXED:
-        if _value(config, key) != _value(running.now.config, key):
-            raise ConfigError(f"{key}: cannot change while the service runs; end it, and start it with this config")
-    table = plan(config, Storage.open(config.storage), living_nodes())
-    _apply(running, Applied(config, table), progress)
-    running.with_applied(Applied(config, table)).save()
+    with changing():
+        running = Running.find()
+        for key in _FIXED:
+            if _value(config, key) != _value(running.now.config, key):
+                raise ConfigError(f"{key}: cannot change while the service runs; end it, and start it with this config")
+        table = plan(config, Storage.open(config.storage), living_nodes())
+        _apply(running, Applied(config, table), progress)
+        running.with_applied(Applied(config, table)).save()
     return table
 
 
 def rollback(progress: Progress = silent) -> Table:
     """Go back to what served before the last deploy; raises as `deploy`, and ServeError where there was none."""
-    running = Running.find()
-    if len(running.applied) == 1:
-        raise ServeError("nothing served before: no deploy is there to take back")
-    before, now = running.applied[-2], running.now
-    require_standing(before, now.table)
-    table = before.table.model_copy(update={"revision": uuid.uuid4().hex})
-    _apply(running, Applied(before.config, table), progress)
-    Running(running.standard, running.grounds, running.node, (*running.applied[:-2], Applied(before.config, table))).save()
+    with changing():
+        running = Running.find()
+        if len(running.applied) == 1:
+            raise ServeError("nothing served before: no deploy is there to take back")
+        before, now = running.applied[-2], running.now
+        require_standing(before, now.table)
+        table = before.table.model_copy(update={"revision": uuid.uuid4().hex})
+        _apply(running, Applied(before.config, table), progress)
+        Running(running.standard, running.grounds, running.node, (*running.applied[:-2], Applied(before.config, table))).save()
     return table
 
 

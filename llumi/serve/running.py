@@ -21,7 +21,7 @@ BESIDE_S3 = "~/.local/state/llumi"
 KEPT = 10
 """How many deploys can be taken back."""
 
-_NAMESPACE, _KEY = b"llumi", b"running"
+_NAMESPACE, _KEY, _CHANGING = b"llumi", b"running", b"changing"
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,26 @@ class Running:
     def forget() -> None:
         """Nothing serves any more."""
         internal_kv._internal_kv_del(_KEY, namespace=_NAMESPACE)
+
+
+@contextlib.contextmanager
+def changing() -> Iterator[None]:
+    """Nobody else changes the service meanwhile: raises ServeError where another process is at it, and lives."""
+    holder = internal_kv._internal_kv_get(_CHANGING, namespace=_NAMESPACE)
+    if holder is not None and holder.decode() not in _living_processes():
+        internal_kv._internal_kv_del(_CHANGING, namespace=_NAMESPACE)  # what it began, the next deploy ends
+    own = ray.get_runtime_context().get_job_id().encode()
+    if internal_kv._internal_kv_put(_CHANGING, own, overwrite=False, namespace=_NAMESPACE):
+        raise ServeError("another deploy or rollback is under way; try again when it has ended")
+    try:
+        yield
+    finally:
+        internal_kv._internal_kv_del(_CHANGING, namespace=_NAMESPACE)
+
+
+def _living_processes() -> set[str]:
+    """Those that are connected to the cluster, by the name that Ray gives them."""
+    return {job["JobID"] for job in ray._private.state.jobs() if not job["IsDead"]}
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ from llumi.errors import ConfigError, EngineError, ServeError
 from llumi.serve import rollout
 from llumi.serve.app import serve, stop_serving
 from llumi.serve.audit import log_files
-from llumi.serve.running import Running, address_file, announced
+from llumi.serve.running import Running, address_file, announced, changing
 from llumi.storage import Storage
 from tests.conftest import free_port
 
@@ -174,6 +174,23 @@ def test_what_a_router_stands_on_is_refused_in_one_line(live: Live):
         rollout.deploy(live.config(f"serve.port={free_port()}"))
     with pytest.raises(ConfigError, match=r"^serve\.gm\.canary\.model: echo is the model beside it already"):
         rollout.deploy(live.config("serve.gm.canary={model: echo, weight: 0.5}"))
+
+
+def test_two_deploys_at_once_are_refused_unless_the_first_one_died(live: Live):
+    with changing(), pytest.raises(ServeError, match=r"^another deploy or rollback is under way; try again"):
+        rollout.deploy(live.config())
+    died = "import ray; ray.init(log_to_driver=False); from llumi.serve.running import changing; changing().__enter__()"
+    kill_itself = "; import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    address = ray.get_runtime_context().gcs_address
+    ended = subprocess.run([sys.executable, "-c", died + kill_itself], env=os.environ | {"RAY_ADDRESS": address}, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    wait_until(_may_change)
+
+
+def _may_change() -> bool:
+    with contextlib.suppress(ServeError), changing():
+        return True
+    return False
 
 
 def test_a_canary_answers_its_share_and_without_a_replica_nobody_notices(live: Live):
