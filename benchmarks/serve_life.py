@@ -37,9 +37,10 @@ from llumi.serve import rollout
 from llumi.serve.app import Serving, serve, stop_serving
 
 WORDS = 20
-DRAFT = {"post": "Word. " * WORDS, "max_new_tokens": WORDS}
-LONG = {"post": "Word. " * 200, "max_new_tokens": 200, "stream": True}
-MESSAGES = [{"role": "user", "content": "Word. " * WORDS}]
+SENTENCE = "We walked along the river, and then we had tea. "
+DRAFT = {"post": SENTENCE * 2, "max_new_tokens": WORDS}
+LONG = {"post": SENTENCE * 20, "max_new_tokens": 200, "stream": True}
+MESSAGES = [{"role": "user", "content": SENTENCE * 2}]
 WEIGHT = 0.1
 CANARY_REQUESTS = 1000
 STREAMS = 8

@@ -110,11 +110,9 @@ class Likeness:
     def tiers(self, posts: Sequence[str]) -> list[RiskTier | None]:
         """For each post the highest tier whose threshold one of its sentences reaches; many posts at once cost less each."""
         of_posts = [Sentences.of(post).sentences[-SENTENCES:] for post in posts]
-        reached = self.scores([sentence for sentences in of_posts for sentence in sentences]) > self.thresholds
-        ends = np.cumsum([len(sentences) for sentences in of_posts])
-        each = (
-            np.logical_or.reduce(reached[end - len(sentences) : end]) for end, sentences in zip(ends, of_posts, strict=True)
-        )
+        place = {each: at for at, each in enumerate(dict.fromkeys(each for sentences in of_posts for each in sentences))}
+        reached = self.scores(list(place)) > self.thresholds
+        each = (np.logical_or.reduce(reached[[place[sentence] for sentence in sentences]]) for sentences in of_posts)
         return [next((tier for tier, is_reached in zip(_HEADS, row, strict=True) if is_reached), None) for row in each]
 
     def scores(self, sentences: Sequence[str]) -> Array:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -71,6 +72,9 @@ HEALTH_SECONDS = 5
 
 QUEUE_RETRY_SECONDS = 5
 """When to come again to a full queue: about as long as an answer takes."""
+
+SWITCH_SECONDS = 0.0005
+"""After how long the guard's threads give way to the event loop: with Python's 5 ms each step of a stream waits for so long."""
 
 _log = logging.getLogger(__name__)
 Readiness = Callable[[], Awaitable[Mapping[Role, int]]]
@@ -145,6 +149,7 @@ class Router:
     """
 
     def __init__(self, standard: Standard, grounds: Grounds) -> None:
+        sys.setswitchinterval(SWITCH_SECONDS)
         self._standard, self._grounds = standard, grounds
         self._access = grounds.access()
         self._versions: dict[Role, Versions] = {}

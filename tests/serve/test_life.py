@@ -34,10 +34,11 @@ from tests.conftest import free_port
 pytestmark = pytest.mark.ray
 
 WORDS = 20
-POST = {"post": "Word. " * WORDS, "max_new_tokens": WORDS}
+SENTENCE = "We walked along the river, and then we had tea. "
+POST = {"post": SENTENCE * 2, "max_new_tokens": WORDS}
 """An answer takes 0.2 s, so that some are always being written."""
 
-LONG = {"post": "Word. " * 400, "max_new_tokens": 400, "stream": True}
+LONG = {"post": SENTENCE * 40, "max_new_tokens": 400, "stream": True}
 CLIENTS = 4
 CANARY_WEIGHT = 0.3
 CANARY_REQUESTS = 200
