@@ -90,7 +90,8 @@ def promtool(*arguments: str, folder: Path) -> str:
 def test_promtool_takes_the_configuration_and_the_rules_fire_when_they_should(tmp_path: Path):
     for file in PROMETHEUS.glob("*.yml"):
         shutil.copy(file, tmp_path)
-    (tmp_path / "llumi.key").write_text("llumi_secret")
+    for secret in ("llumi.key", "minio.token"):
+        (tmp_path / secret).write_text("secret")
     assert f"{len(ALERTS)} rules found" in promtool("check", "config", "prometheus.yml", folder=tmp_path)
     promtool("test", "rules", "alerts_test.yml", folder=tmp_path)
 
