@@ -11,6 +11,7 @@ import yaml
 
 pytest.importorskip("ray")
 
+from ray._private import ray_constants
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import cli
 
@@ -24,7 +25,7 @@ SECRETS = ("secrets.env.example", "minio.env.example")
 ANALYZE = shutil.which("systemd-analyze")
 needs_systemd = pytest.mark.skipif(ANALYZE is None, reason="systemd-analyze is not installed (apt-get install systemd)")
 each_unit = pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
-MOST_EXPOSED = {"llumi-minio": 27, "llumi-head": 36, "llumi-worker": 36, "llumi-serve": 36}
+MOST_EXPOSED = {"llumi-minio": 20, "llumi-head": 36, "llumi-worker": 36, "llumi-serve": 36}
 """In tenths of systemd's own measure: 0 is nothing, 100 all. Ray needs GPUs, and memory that is written and then run."""
 
 
@@ -100,8 +101,7 @@ def test_a_worker_has_more_time_to_stop_than_to_drain():
     drains = re.search(r"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=(\d+)", " ".join(settings["Environment"]))
     assert drains
     assert int(settings["TimeoutStopSec"][0]) > int(drains[1])
-    constants = (ROOT / ".venv/lib").glob("python*/site-packages/ray/_private/ray_constants.py")
-    assert any("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S" in file.read_text() for file in constants)
+    assert ray_constants.RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S > 0  # Ray knows the variable by this name
 
 
 def test_the_environment_closes_every_way_out():
