@@ -160,7 +160,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with (folder / "gateway.log").open("wb") as log:
         server = subprocess.Popen(gateway, env=os.environ | keys, stdout=log, stderr=log)
     try:
-        _wait_for_port(port)
+        wait_for_port(port)
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
@@ -186,7 +186,8 @@ def s3_storage(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> StorageConfig
     return storage
 
 
-def _wait_for_port(port: int, seconds: float = 30) -> None:
+def wait_for_port(port: int, seconds: float = 30) -> None:
+    """Return once somebody listens on a port of loopback; raises TimeoutError where nobody does."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with socket.socket() as probe:

@@ -9,6 +9,7 @@ import os
 import re
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,8 @@ from tests.cluster.files import CLUSTER
 pytest.importorskip("minio", reason="MinIO's client is not installed (pip install -e '.[dev]')")
 
 from tests.cluster.mc import Mc
+from tests.cluster.proxies import caddy
+from tests.conftest import free_port, wait_for_port
 
 MINIO = CLUSTER / "minio"
 POLICIES = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (MINIO / "policies").glob("*.json")}
@@ -153,6 +156,34 @@ def test_the_reader_sees_reports_and_no_text_to_learn_from(become: Become):
 
 def test_nobody_reads_without_a_key(secrets: Path, s3_server: str):
     assert httpx.get(f"{s3_server}/llumi/main/models/gm-sft/config.json", trust_env=False).status_code == 403
+
+
+def test_the_store_is_reached_over_tls_with_an_authority_of_our_own(
+    s3_server: str, secrets: Path, certificate: Path, tmp_path: Path
+):
+    """As with MinIO's own TLS, SSL_CERT_FILE is what LLUMI needs to be told; without it the store is refused."""
+    port = free_port()
+    command, environment = caddy(tmp_path, certificate, int(s3_server.rpartition(":")[2]), port)
+    asks = (
+        "import sys; from llumi.config import StorageConfig; from llumi.storage import Storage;"
+        f"Storage.open(StorageConfig(uri='s3://llumi/main', endpoint_url='https://localhost:{port}')).write('.doctor', b'x')"
+    )
+    keys = {"AWS_ACCESS_KEY_ID": "trainer", "AWS_SECRET_ACCESS_KEY": (secrets / "trainer.secret").read_text().strip()}
+    trust = {"SSL_CERT_FILE": str(certificate / "ca.crt")}
+    with subprocess.Popen(command, env=os.environ | environment, stderr=subprocess.DEVNULL) as proxy:
+        try:
+            wait_for_port(port)
+            asked = [
+                subprocess.run(
+                    [sys.executable, "-c", asks], env=os.environ | keys | more, capture_output=True, text=True, check=False
+                )
+                for more in (trust, {})
+            ]
+        finally:
+            proxy.terminate()
+    assert asked[0].returncode == 0, asked[0].stderr
+    assert asked[1].returncode == 1
+    assert "SSL" in asked[1].stderr
 
 
 @pytest.mark.parametrize("action", sorted({a for s in POLICIES["trainer"]["Statement"] for a in s["Action"]}))
