@@ -1,4 +1,4 @@
-"""The fields of KubeRay's resources that LLUMI's manifests may use, as KubeRay 1.6 names them; no package has their definitions.
+"""The fields of KubeRay's resources that the manifests may use, as KubeRay 1.6 names them; no package has their definitions.
 
 What Kubernetes itself defines in them, the pods, is checked against its own schemas.
 """
