@@ -155,7 +155,6 @@ def test_the_units_make_a_cluster_that_asks_for_its_token_and_drains(hosts: tupl
             "draining"
             in "".join(file.read_text() for file in head.folder.glob("ray/session_latest/logs/gcs_server.out")).lower()
         )
-        assert nodes(head) == [HEAD]
     finally:
         for process in processes:
             process.terminate()
