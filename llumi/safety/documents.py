@@ -20,14 +20,27 @@ Whole = TypeVar("Whole", bound=Document)
 
 def read_document(model: type[Whole], path: Path) -> Whole:
     """The file in its typed form; raises ConfigError with the file, the place in it and the problem."""
+    return parsed_document(model, path, read_text(path))
+
+
+def read_text(path: Path) -> str:
+    """What stands in the file; raises ConfigError where it cannot be read."""
     try:
-        return model.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); name a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not valid YAML (not UTF-8)") from None
+
+
+def parsed_document(model: type[Whole], path: Path, text: str) -> Whole:
+    """`text`, which stands in the file, in its typed form; raises as `read_document`."""
+    try:
+        return model.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"{where}: not valid YAML ({getattr(error, 'problem', None) or 'not UTF-8'})") from None
+        raise ConfigError(f"{where}: not valid YAML ({getattr(error, 'problem', None) or 'unreadable characters'})") from None
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         raise ConfigError(f"{path}: {_place(first['loc'])}{_problem(first)}") from None

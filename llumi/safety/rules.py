@@ -9,7 +9,7 @@ Words are looked for, not meanings: `docs/safety.md` says what that cannot do.
 import hashlib
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
@@ -17,7 +17,7 @@ import polars as pl
 from pydantic import BeforeValidator, Field, field_validator
 
 from llumi.errors import ConfigError
-from llumi.safety.documents import Document, read_document
+from llumi.safety.documents import Document, parsed_document, read_text
 from llumi.safety.literals import Words, required_words
 from llumi.safety.sentences import Sentences
 from llumi.safety.sieve import Judge, Sieve
@@ -80,15 +80,20 @@ class SafetyRules:
     possible: tuple[Judge, ...]
     replies: tuple[Judge, ...]
 
-    @classmethod
-    def load(cls, path: Path | None = None) -> Self:
-        """From `path`, else the rules that LLUMI ships.
+    @staticmethod
+    def load(path: Path | None = None) -> "SafetyRules":
+        """From `path`, else the rules that LLUMI ships; files are compiled once a process.
 
         Raises ConfigError in one line that names the file, the rule and the problem: no YAML, an unknown key, a pattern
         outside of what Python and Rust read alike, a rule that does not hold for its own examples.
         """
         path = path or DEFAULT_FILE
-        file = read_document(RulesFile, path)
+        return _loaded(path, read_text(path))
+
+    @classmethod
+    def of(cls, path: Path, text: str) -> Self:
+        """What stands in the file at `path`; raises as `load`."""
+        file = parsed_document(RulesFile, path, text)
         terms = expanded_terms(file.terms, path)
         posts = [compiled_rule(rule, terms, f"{path}: rule {rule.name}") for rule in file.posts]
         tiers = {
@@ -140,6 +145,12 @@ class SafetyRules:
         return Sieve(self.replies)
 
 
+@lru_cache(maxsize=4)
+def _loaded(path: Path, text: str) -> SafetyRules:
+    """Once a process: hundreds of patterns and their examples take seconds."""
+    return SafetyRules.of(path, text)
+
+
 def expanded_terms(terms: dict[str, tuple[str, ...]], path: Path) -> dict[str, str]:
     """Each term as one group; a term may use those above it."""
     expanded: dict[str, str] = {}
@@ -159,8 +170,8 @@ def _expand(pattern: str, terms: dict[str, str], where: str) -> str:
 
 def compiled_rule(rule: Rule, terms: dict[str, str], where: str) -> Judge:
     """The rule over `terms`; raises ConfigError with `where` for a pattern that cannot be read, or that fails its examples."""
-    patterns = [_checked(_expand(pattern, terms, where), where) for pattern in rule.patterns]
-    unless = [_checked(_expand(pattern, terms, where), f"{where}, unless") for pattern in rule.unless]
+    patterns = _checked([_expand(pattern, terms, where) for pattern in rule.patterns], where)
+    unless = _checked([_expand(pattern, terms, where) for pattern in rule.unless], f"{where}, unless")
     words = tuple(_words(pattern, where) for pattern in patterns)
     judge = Judge(rule.name, tuple(map(_compiled, patterns)), words, _compiled("|".join(unless)) if unless else None)
     for number, example in enumerate(rule.examples, start=1):
@@ -183,12 +194,18 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern, re.IGNORECASE | re.ASCII | re.MULTILINE)
 
 
-def _checked(pattern: str, where: str) -> str:
-    """The pattern, if Python and Rust both read it: what another service may judge by as well."""
-    try:
-        _compiled(pattern)
-        pl.Series([""]).str.contains(pattern)
-    except (re.error, pl.exceptions.ComputeError) as error:
-        problem = str(error).strip().splitlines()[-1].removeprefix("error: ")
-        raise ConfigError(f"{where}: pattern {pattern[:60]!r} is outside of what Python and Rust share ({problem})") from None
-    return pattern
+def _checked(patterns: list[str], where: str) -> list[str]:
+    """The patterns, if Python and Rust both read each: what another service may judge by as well."""
+    column = pl.DataFrame({"pattern": patterns}, schema={"pattern": pl.String})
+    matches = column.select(pl.col("pattern").str.contains(pl.col("pattern"), strict=False))  # a call for each takes seconds
+    read_by_rust = matches.to_series().is_not_null()
+    for pattern, is_read in zip(patterns, read_by_rust, strict=True):
+        try:
+            _compiled(pattern)
+            if not is_read:
+                pl.Series([""]).str.contains(pattern)
+        except (re.error, pl.exceptions.ComputeError) as error:
+            problem = str(error).strip().splitlines()[-1].removeprefix("error: ")
+            shown = f"pattern {pattern[:60]!r}"
+            raise ConfigError(f"{where}: {shown} is outside of what Python and Rust share ({problem})") from None
+    return patterns

@@ -229,13 +229,16 @@ def test_a_killed_replica_ends_its_streams_with_an_error_and_nothing_else_fails(
     def read() -> None:
         with live.client() as client, client.stream("POST", "/v1/draft", json=LONG) as answer:
             assert answer.status_code == 200
-            streams.append([line.removeprefix("data: ") for line in answer.iter_lines() if line])
+            lines: list[str] = []
+            streams.append(lines)
+            lines += [line.removeprefix("data: ") for line in answer.iter_lines() if line]
 
     readers = [threading.Thread(target=read) for _ in range(8)]
     with live.load(8) as answers:
-        for reader in readers:
-            reader.start()
         wait_until(lambda: len(answers) > 16)
+        for begun, reader in enumerate(readers, start=1):  # one after the other, so that both replicas get some
+            reader.start()
+            wait_until(lambda begun=begun: len(streams) == begun)
         kill(replicas("gm-")[0])
         for reader in readers:
             reader.join()

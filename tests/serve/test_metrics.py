@@ -16,6 +16,7 @@ from llumi.engine import Delta, Request
 from llumi.engine.echo import EchoEngine
 from llumi.errors import EngineError, LlumiError
 from llumi.prompts import Role
+from llumi.serve.holding import Holding
 from llumi.serve.metrics import REFUSALS
 from llumi.serve.replica import EngineReplica
 from llumi.serve.router import Service, build_app
@@ -40,7 +41,7 @@ class Replica:
     """A replica of `echo` behind `wait_seconds` of queue, as a backend."""
 
     def __init__(self, wait_seconds: float) -> None:
-        self.replica = Unserved(EngineConfig(kind="echo"), Storage.open(StorageConfig(uri="/tmp")), "echo")
+        self.replica = Unserved(EngineConfig(kind="echo"), Storage.open(StorageConfig(uri="/tmp")), [Holding.of_echo(None)])
         self.wait_seconds = wait_seconds
 
     async def complete(self, request: Request) -> Delta:

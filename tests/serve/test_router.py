@@ -159,7 +159,7 @@ def test_defaults_come_from_the_config_and_the_limit_holds():
     assert first.seed != second.seed
 
 
-THREE_SENTENCES = "Hello. Are you up? Me too."
+THREE_SENTENCES = "Hello. Are you up? Take care."
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_streamed_drafts_add_up_to_the_whole_answer(path: str, body: dict):
     body = {**body, "max_new_tokens": 6}
     whole = post(path, body).json()
     *pieces, last = events(post(path, {**body, "stream": True}))
-    assert [piece["text"] for piece in pieces] == ["Hello.", " Are you up?", " Me too."]
+    assert [piece["text"] for piece in pieces] == ["Hello.", " Are you up?", " Take care."]
     assert pieces[0]["resources"] == last["resources"]
     assert "".join(piece["text"] for piece in pieces) == whole.get("reply", whole.get("revision"))
     assert last == {key: value for key, value in whole.items() if key not in {"reply", "revision"}}
