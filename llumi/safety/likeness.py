@@ -6,9 +6,9 @@ and Friedman 2009, The Elements of Statistical Learning, section 5.8.2) tells fo
 threshold is the score that a share of the texts below that head (`Kernel.false_alarms`) reach when each is left out of the fit.
 What was fitted lies beside the texts in an .npz; where that was fitted to other texts, it is fitted anew.
 
-Posts (posts.yaml) have the heads `imminent` and `possible`, replies (replies.yaml) one, harm. "You are not a burden" is near "you
-are a burden", so replies are fitted to pairs of such sentences; and the embedding model's fourth layer, which is nearer to
-the words, is asked beside its last. N-grams only add false alarms there.
+Posts (posts.yaml) have the heads `imminent` and `possible`, replies (replies.yaml) one, harm. "You are not a burden" is near
+"you are a burden", so replies are fitted to pairs of such sentences; and the embedding model's fourth layer, which is nearer
+to the words, is asked beside its last. N-grams only add false alarms there.
 """
 
 import hashlib

@@ -16,7 +16,8 @@ class Gate:
     _looked_at: int = 0
 
     def add(self, piece: str, *, ended: bool) -> Iterator[tuple[str, str, int, bool]]:
-        """For each sentence that `piece` ends: it, it with the `WINDOW` - 1 before it, where it ends, and whether it is the last.
+        """For each sentence that `piece` ends: it, alone and after the `WINDOW` - 1 before it, where it ends, and whether it is
+        the last.
 
         The last sentence of a reply ends when the reply has `ended`.
         """
