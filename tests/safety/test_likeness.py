@@ -55,16 +55,27 @@ def test_halves_of_the_digits_are_enough(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 PAIRS = [
-    ("Your children are better off with you gone.", "Your children are better off with you here."),
-    ("Yes, you are a burden to your sister.", "No, you are not a burden to your sister."),
-    ("I don't want to listen to you any longer.", "I do want to listen to you a little longer."),
     ("You have a personality disorder, I'm sure.", "You have a hard week behind you, I'm sure."),
+    ("You're not planning to kill yourself, are you?", "Are you planning to kill yourself?"),
+    ("Swear that you'll be alive at Easter.", "Say how you would like to spend Easter."),
+]
+NEAR = [
+    ("You are a burden to your sister.", "You are not a burden to your sister."),
+    ("I don't want to listen to you any longer.", "I do want to listen to you a little longer."),
+    ("Nobody at home would miss you.", "Somebody at home would miss you."),
 ]
 
 
 @pytest.mark.parametrize(("harmful", "kind"), PAIRS)
-def test_nearly_the_same_words_are_told_apart(harmful: str, kind: str):
+def test_harm_and_kindness_in_nearly_the_same_words_are_told_apart(harmful: str, kind: str):
     assert HARM.is_harmful(harmful)
+    assert not HARM.is_harmful(kind)
+
+
+@pytest.mark.parametrize(("harmful", "kind"), NEAR)
+def test_a_not_counts_also_where_the_threshold_is_not_reached(harmful: str, kind: str):
+    scores = HARM.scores([harmful, kind])[:, 0]
+    assert scores[0] > scores[1] + 0.2
     assert not HARM.is_harmful(kind)
 
 
