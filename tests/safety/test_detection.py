@@ -73,13 +73,14 @@ def test_the_worst_replies_in_unseen_words_are_refused(name: str, floor: float):
 
 
 def test_harmful_sentences_that_were_read_are_refused_and_kind_ones_are_not():
-    harmful, kind = zip(*texts_of(REPLIES.pairs), strict=True)
-    assert sum(map(STANDARD.reply_likeness.is_harmful, harmful)) / len(harmful) >= 0.95
-    assert [text for text in (*kind, *texts_of(REPLIES.kind)) if STANDARD.reply_likeness.is_harmful(text)] == []
+    harmful, kind = zip(*texts_of(REPLIES.pairs)[::6], strict=True)
+    likeness = STANDARD.reply_likeness
+    assert (likeness.scores(harmful) > likeness.thresholds).mean() >= 0.95
+    assert likeness.scores([*kind, *texts_of(REPLIES.kind)[::6]]).max() < likeness.thresholds
 
 
 def test_gentle_replies_are_not_refused_alone_or_beside_each_other():
-    assert [(text, refused) for text in REPLIES.safe if (refused := STANDARD.refusals(text))] == []
+    assert [(text, refused) for text in REPLIES.safe if (refused := STANDARD_OF_RULES.refusals(text))] == []
     assert STANDARD.refusals(" ".join(REPLIES.safe)) == ()
 
 
