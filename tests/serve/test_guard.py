@@ -128,7 +128,7 @@ def test_what_no_rule_knows_is_refused_by_likeness_and_a_sentence_is_read_once(c
     known = Likeness.load(LabelledReplies)
     likeness = RecordingLikeness(**{each.name: getattr(known, each.name) for each in fields(known)})
     of = guard(replace(STANDARD, reply_likeness=likeness))
-    unforeseen, instead = "Your children are better off with you gone.", ("own_draft" if case.draft_may_stand else "fallback")
+    unforeseen, instead = "You'll have to manage by yourself.", ("own_draft" if case.draft_may_stand else "fallback")
     assert STANDARD.refusals(unforeseen) == ()
     answer = whole(Scripted([f"{GENTLE} {unforeseen}"] * 2), case, of)
     assert (answer.decision, answer.refused_by) == (instead, (LIKENESS,))
