@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 HEADS = 12
 NORM_EPSILON = 1e-12
 MAX_TOKENS = 256
+LAST_LAYER = 6
 
 Array = npt.NDArray[np.float32]
 
@@ -98,16 +99,23 @@ class LightEmbedder:
 
     def embed(self, texts: Sequence[str]) -> Array:
         """Embeddings of unit length, shape (len(texts), width)."""
+        return self.embed_layers(texts, [LAST_LAYER])[0]
+
+    def embed_layers(self, texts: Sequence[str], layers: Sequence[int]) -> list[Array]:
+        """As `embed`, for each of `layers` (1 to `LAST_LAYER`): the lower ones are nearer to the words."""
         if not texts:
-            return np.zeros((0, self.words.shape[1]), np.float32)
+            return [np.zeros((0, self.words.shape[1]), np.float32)] * len(layers)
         tokens = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
         ends = np.cumsum([len(ids) for ids in tokens])
         spans = [slice(end - len(ids), end) for ids, end in zip(tokens, ends, strict=True)]
         states = self.norm(np.vstack([self.words[ids] + self.places[: len(ids)] for ids in tokens]))
-        for layer in self.layers:
+        embeddings = {}
+        for number, layer in enumerate(self.layers, start=1):
             states = layer(states, spans)
-        means = np.vstack([states[span].mean(0) for span in spans])
-        return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True))
+            if number in layers:
+                means = np.vstack([states[span].mean(0) for span in spans])
+                embeddings[number] = np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True))
+        return [embeddings[number] for number in layers]
 
 
 @cache
