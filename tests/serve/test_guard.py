@@ -275,7 +275,7 @@ class Broken(Standard):
     late_seconds: float = 0
     only: str = ""
 
-    def refusals(self, text: str, draft: str | None = None) -> tuple[str, ...]:
+    def refusals(self, text: str, draft: str | None = None, latest: str | None = None) -> tuple[str, ...]:
         if self.only not in text:
             return ()
         time.sleep(self.late_seconds)
