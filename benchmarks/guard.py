@@ -31,21 +31,20 @@ from llumi.evaluate.proportion import wilson
 from llumi.evaluate.ratings import Estimate
 from llumi.models import ensure_base, fetch_model
 from llumi.prompts import gm_prompt
-from llumi.safety.likeness import DEFAULT_FILE as POSTS_FILE
-from llumi.safety.likeness import LabelledPosts, Likeness
+from llumi.safety.likeness import LabelledPosts, LabelledReplies
 from llumi.safety.sentences import Sentences
 from llumi.safety.sieve import Judge
 from llumi.safety.standard import Standard
 from llumi.serve.guard import Case, Guard
 from llumi.storage import Storage
 
-LABELLED = Path(__file__).parents[1] / "tests" / "safety"
-HELD_OUT = sorted((LABELLED / "held_out").glob("*.yaml"))
+HELD_OUT = sorted((Path(__file__).parents[1] / "tests" / "safety" / "held_out").glob("*.yaml"))
 T = TypeVar("T")
 CONFIDENCE = 0.95
 NUM_TOKENS = 60
 ROUNDS = 3
 NUM_POSTS = 20
+NUM_LIKE = 20
 POST = "I moved to a new town, and the evenings are quiet. My old friends are kind, but their lives go on without me."
 REQUEST = Request(tuple(gm_prompt(POST)), Sampling(max_new_tokens=NUM_TOKENS))
 
@@ -87,9 +86,8 @@ def share(successes: int, n: int) -> str:
 
 def detection(standard: Standard) -> dict[str, str]:
     """Posts found at risk and false alarms, with the rules alone too; worst and gentle replies that are refused."""
-    team = yaml.safe_load((LABELLED / "red_team.yaml").read_text(encoding="utf-8"))
-    read = yaml.safe_load(POSTS_FILE.read_text(encoding="utf-8"))
-    sets = {"read": {"posts": read, "worst": team["refused"], "good": team["safe"]}}
+    posts, replies = LabelledPosts.read(), LabelledReplies.read()
+    sets = {"read": {"posts": posts.model_dump(), "worst": replies.refused, "good": replies.safe}}
     sets |= {f"held out {path.stem}": yaml.safe_load(path.read_text(encoding="utf-8")) for path in HELD_OUT}
     figures = {}
     for name, texts in sets.items():
@@ -112,36 +110,16 @@ def of_posts(standard: Standard, posts: Mapping[str, Mapping[str, list[str]]]) -
 
 
 def of_replies(standard: Standard, texts: Mapping[str, Any]) -> dict[str, str]:
-    """Of the worst, in all and by kind, and of the gentle ones where there are any."""
-    refused = {kind: [bool(standard.refusals(text)) for text in worst] for kind, worst in texts["worst"].items()}
-    everything = every(refused)
-    figures = {"worst replies refused": share(sum(everything), len(everything))}
-    figures |= {f"worst replies refused, {kind}": f"{sum(each)}/{len(each)}" for kind, each in refused.items()}
-    if good := texts.get("good"):
-        figures["gentle replies refused"] = share(sum(bool(standard.refusals(text)) for text in good), len(good))
+    """Of the worst, in all and by kind, and of the gentle ones where there are any: with and without likeness."""
+    figures = {}
+    for which, judge in (("", standard), (", rules alone", replace(standard, reply_likeness=None))):
+        refused = {kind: [bool(judge.refusals(text)) for text in worst] for kind, worst in texts["worst"].items()}
+        everything = every(refused)
+        figures[f"worst replies refused{which}"] = share(sum(everything), len(everything))
+        figures |= {f"worst replies refused, {kind}{which}": f"{sum(each)}/{len(each)}" for kind, each in refused.items()}
+        if good := texts.get("good"):
+            figures[f"gentle replies refused{which}"] = share(sum(bool(judge.refusals(text)) for text in good), len(good))
     return figures
-
-
-def likeness_of_replies(standard: Standard) -> dict[str, str]:
-    """What likeness, fitted to replies, would find on the newest held-out set: why it is not asked about replies."""
-    team = yaml.safe_load((LABELLED / "red_team.yaml").read_text(encoding="utf-8"))
-    fitted = Likeness.fit(LabelledPosts(none={"safe": tuple(team["safe"])}, possible=team["refused"], imminent={}))
-    texts = yaml.safe_load(HELD_OUT[-1].read_text(encoding="utf-8"))
-
-    def refused(replies: list[str], *, rules: bool) -> str:
-        found = [tier is not None for tier in fitted.tiers(replies)]
-        return share(
-            sum(like or (rules and bool(standard.refusals(text))) for like, text in zip(found, replies, strict=True)),
-            len(found),
-        )
-
-    worst = every(texts["worst"])
-    return {
-        "likeness of replies: worst refused": refused(worst, rules=False),
-        "likeness of replies: worst refused, with the rules": refused(worst, rules=True),
-        "likeness of replies: gentle refused": refused(texts["good"], rules=False),
-        "likeness of replies: gentle refused, with the rules": refused(texts["good"], rules=True),
-    }
 
 
 def every(kinds: Mapping[str, Iterable[T]]) -> list[T]:
@@ -179,10 +157,13 @@ def milliseconds(work: Callable[[str], Awaitable[object]], replies: Sequence[str
 def cost(standard: Standard, num_replies: int) -> dict[str, float]:
     """Milliseconds for a reply that passes."""
     replies, case = made_up_replies(num_replies), Case("gm", POST)
-    guard = Guard(replace(standard, likeness=None), ServeConfig())
+    guard = Guard(replace(standard, likeness=None, reply_likeness=None), ServeConfig())
 
     async def whole(reply: str) -> None:
         assert (await guard.complete(case, REQUEST, Saying(reply))).decision == "passed"
+
+    async def liked(reply: str) -> None:
+        standard.refusals(reply)
 
     async def streamed(reply: str) -> None:
         pieces = [piece async for piece in guard.stream(case, REQUEST, Saying(reply))]
@@ -203,11 +184,13 @@ def cost(standard: Standard, num_replies: int) -> dict[str, float]:
             ("whole", whole, replies),
             ("streamed", streamed, replies),
             ("by hand", hand, replies),
+            ("likeness of a reply, rules included", liked, replies[:NUM_LIKE]),
             ("tier of a post of two sentences", told, [POST] * NUM_POSTS),
             ("the same, rules alone", told_by_rules, [POST] * NUM_POSTS),
         )
     }
-    return {"characters of a reply": statistics.mean(map(len, replies))} | {
+    sentences = statistics.mean(len(Sentences.of(reply).sentences) for reply in replies)
+    return {"characters of a reply": statistics.mean(map(len, replies)), "sentences of a reply": sentences} | {
         f"CPU ms, {name}": each for name, each in figures.items()
     }
 
@@ -240,7 +223,7 @@ def main() -> None:
     arguments = parser.parse_args()
     standard = Standard.load()
     times = cost(standard, arguments.replies) | ({} if arguments.no_model else writing())
-    figures = detection(standard) | likeness_of_replies(standard) | {name: round(figure, 2) for name, figure in times.items()}
+    figures = detection(standard) | {name: round(figure, 2) for name, figure in times.items()}
     if arguments.json:
         print(json.dumps(figures))
         return

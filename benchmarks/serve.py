@@ -1,6 +1,6 @@
 """What the router adds: latency and requests/s over the `echo` engine, against two services without any of it.
 
-    python benchmarks/serve.py [--requests 400] [--repeats 5] [--json]
+    python benchmarks/serve.py [--requests 400] [--repeats 5] [--set safety.likeness=false] [--json]
 
 "app" is FastAPI and uvicorn around one engine in one process: nothing can be nearer to it. "serve" is what a user would
 write otherwise, the same app as a deployment of Ray Serve with its defaults. "router" is LLUMI: keys, limits, guard and
@@ -20,7 +20,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -161,10 +161,10 @@ def measure(services: dict[str, Serving], clients: int, pace_seconds: float, req
     return {name: round(value, 3) for name, value in row.items()}
 
 
-def compare(requests: int, repeats: int) -> dict[str, dict[str, float]]:
+def compare(requests: int, repeats: int, overrides: Sequence[str]) -> dict[str, dict[str, float]]:
     """The figures by load."""
     with tempfile.TemporaryDirectory() as store:
-        config = load_config(None, [f"storage.uri={store}", f"serve.port={free_port()}", "serve.engine.kind=echo"])
+        config = load_config(None, [f"storage.uri={store}", f"serve.port={free_port()}", "serve.engine.kind=echo", *overrides])
         with started(run_app) as app, started(run_serve) as bare, routed(config) as router:
             services = {"app": app, "serve": bare, "router": router}
             return {name: measure(services, *shape, requests, repeats) for name, shape in LOADS.items()}
@@ -222,9 +222,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=400, help="requests per round, flat out")
     parser.add_argument("--repeats", type=int, default=5, help="rounds")
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="of the router's config")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    figures = door_microseconds(arguments.requests, arguments.repeats) | compare(arguments.requests, arguments.repeats)
+    figures = door_microseconds(arguments.requests, arguments.repeats) | compare(
+        arguments.requests, arguments.repeats, arguments.set
+    )
     print_rows(figures, as_json=arguments.json)
 
 

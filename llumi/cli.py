@@ -14,10 +14,13 @@ from llumi.config import Stage, load_config
 from llumi.generate.names import Posts
 from llumi.job import (
     ConfigOption,
+    FromOption,
     JsonOption,
     SetOption,
+    UntilOption,
     job,
     show_artifact,
+    show_outlook,
     show_plan,
     show_steps,
     show_sweep,
@@ -484,12 +487,27 @@ def rate_flags(
 
 
 @app.command()
-def pipeline(config: ConfigOption = None, overrides: SetOption = None) -> None:
-    """Corpus to report, resuming where an earlier attempt stopped. Example: llumi pipeline --set corpus.uri=/dumps"""
+def pipeline(
+    *,
+    start: FromOption = None,
+    until: UntilOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what stands and what would be made.")] = False,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Corpus to report: a step whose artifact stands with the same config and inputs is skipped.
+
+    Example: llumi pipeline --set corpus.uri=/dumps --until gm-dpo1 --dry-run
+    """
+    from llumi.pipeline import look_ahead
     from llumi.pipeline import pipeline as run_pipeline
 
-    with job(config, overrides) as here:
-        show_steps(run_pipeline(here.config, here.progress), here)
+    if dry_run:
+        show_outlook(look_ahead(load_config(config, overrides or ()), start, until), as_json)
+        return
+    with job(config, overrides, quiet=as_json) as here:
+        show_steps(run_pipeline(here.config, here.progress, start=start, until=until), here, as_json)
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

@@ -55,7 +55,8 @@ class SafetyConfig(Section):
 
     `rules` and `answers` stand in the place of LLUMI's file. `resources` are the crisis lines of some countries, in the place
     of LLUMI's lines for these; all other countries keep theirs, and an emergency number that the file does not name stays.
-    `likeness`: where the rules find no risk in a post of the service, it is also compared with made-up posts at risk.
+    `likeness`: where the rules find no risk in a post of the service, it is also compared with made-up posts at risk, and a
+    reply in which they find nothing with harmful ones.
     """
 
     rules: Path | None = None

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 HEADS = 12
 NORM_EPSILON = 1e-12
 MAX_TOKENS = 256
+LAST_LAYER = 6
 
 Array = npt.NDArray[np.float32]
 
@@ -40,10 +41,12 @@ class _Norm:
 @dataclass(frozen=True)
 class _Dense:
     weight: Array
+    """Shape (out, in), as it is stored: for the few tokens of a sentence BLAS takes half as long as with its transpose."""
+
     bias: Array
 
     def __call__(self, states: Array) -> Array:
-        return np.asarray(states @ self.weight + self.bias)
+        return np.asarray(states @ self.weight.T + self.bias)
 
 
 @dataclass(frozen=True)
@@ -96,16 +99,23 @@ class LightEmbedder:
 
     def embed(self, texts: Sequence[str]) -> Array:
         """Embeddings of unit length, shape (len(texts), width)."""
+        return self.embed_layers(texts, [LAST_LAYER])[0]
+
+    def embed_layers(self, texts: Sequence[str], layers: Sequence[int]) -> list[Array]:
+        """As `embed`, for each of `layers` (1 to `LAST_LAYER`): the lower ones are nearer to the words."""
         if not texts:
-            return np.zeros((0, self.words.shape[1]), np.float32)
+            return [np.zeros((0, self.words.shape[1]), np.float32)] * len(layers)
         tokens = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
         ends = np.cumsum([len(ids) for ids in tokens])
         spans = [slice(end - len(ids), end) for ids, end in zip(tokens, ends, strict=True)]
         states = self.norm(np.vstack([self.words[ids] + self.places[: len(ids)] for ids in tokens]))
-        for layer in self.layers:
+        embeddings = {}
+        for number, layer in enumerate(self.layers, start=1):
             states = layer(states, spans)
-        means = np.vstack([states[span].mean(0) for span in spans])
-        return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True))
+            if number in layers:
+                means = np.vstack([states[span].mean(0) for span in spans])
+                embeddings[number] = np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True))
+        return [embeddings[number] for number in layers]
 
 
 @cache
@@ -121,7 +131,7 @@ def light_embedder() -> LightEmbedder:
 def _layer(weights: dict[str, Array], name: str) -> _Layer:
     def dense(*parts: str) -> _Dense:
         weight = np.concatenate([weights[f"{name}.{part}.weight"] for part in parts])
-        return _Dense(np.ascontiguousarray(weight.T), np.concatenate([weights[f"{name}.{part}.bias"] for part in parts]))
+        return _Dense(weight, np.concatenate([weights[f"{name}.{part}.bias"] for part in parts]))
 
     def norm(part: str) -> _Norm:
         return _Norm(weights[f"{name}.{part}.LayerNorm.weight"], weights[f"{name}.{part}.LayerNorm.bias"])

@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +18,7 @@ from llumi.storage import Manifest, Storage
 from llumi.terminal import ProgressShown, console, escape, figure, one_line_errors, progress_shown, show_figures, show_wide
 
 if TYPE_CHECKING:
-    from llumi.pipeline import Done
+    from llumi.pipeline import Done, Outlook
     from llumi.train.plan import Plan
     from llumi.train.sweep import SweepReport
 
@@ -27,6 +27,12 @@ ConfigOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="a.b=c", help="Override one value; may be given several times.")
+]
+FromOption = Annotated[
+    str | None, typer.Option("--from", metavar="STEP", help="Begin here; what it is made of is taken as it stands.")
+]
+UntilOption = Annotated[
+    str | None, typer.Option("--until", metavar="STEP", help="End here; what it does not need is left out. Such as gm-dpo1.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the figures as JSON on stdout.")]
 
@@ -159,13 +165,30 @@ def run(main: Callable[..., Any]) -> None:
         app()
 
 
-def show_steps(steps: "Iterable[Done]", here: Job) -> None:
+def show_steps(steps: "Iterable[Done]", here: Job, as_json: bool = False) -> None:
     """Name every step of a pipeline as it is done, and the report at the end."""
+    done = []
     for step in steps:
         here.progress.finish()
-        console.print(f"[green]{'stands' if step.skipped else 'published'}[/] {step.manifest.reference}")
-    if step.manifest.kind == "evaluations":
+        done.append({"artifact": step.manifest.reference, "published": not step.skipped})
+        if not as_json:
+            console.print(f"[green]{'stands' if step.skipped else 'published'}[/] {step.manifest.reference}")
+    if as_json:
+        show_figures("pipeline", {"steps": done}, as_json=True)
+    elif step.manifest.kind == "evaluations":
         console.print(f"report: {Storage.open(here.config.storage).uri}/{step.manifest.reference}/report.html", soft_wrap=True)
+
+
+def show_outlook(outlook: "Mapping[str, Outlook]", as_json: bool = False) -> None:
+    """Say of each step whether a run would make it, and why."""
+    if as_json:
+        show_figures("pipeline", {"steps": outlook}, as_json=True)
+        return
+    table = Table("artifact", "a run would", "since", box=None)
+    for reference, found in outlook.items():
+        verb = {"stands": "[green]skip it[/]", "not asked for": "[dim]leave it[/]"}.get(found, "[yellow]make it[/]")
+        table.add_row(reference, verb, "it stands" if found == "stands" else "it is missing" if found == "missing" else found)
+    show_wide(table)
 
 
 def say_who_gets_in(config: Config, url: str, *, make_first: bool = False) -> None:

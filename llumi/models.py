@@ -78,7 +78,7 @@ def ensure_base(config: Config, storage: Storage) -> Manifest:
         draft = storage.begin("models", "base")
         return draft.publish(
             draft.upload(folder),
-            fingerprint=_base_mark(config),
+            fingerprint=base_fingerprint(config),
             config=config.model_dump(mode="json"),
             inputs=[Input(config.train.base, "")],
         )
@@ -87,7 +87,7 @@ def ensure_base(config: Config, storage: Storage) -> Manifest:
 def standing_base(config: Config, storage: Storage) -> Manifest | None:
     """`models/base`, where it stands and came from `train.base`."""
     standing = storage.find("models/base")
-    return standing if standing is not None and standing.fingerprint == _base_mark(config) else None
+    return standing if standing is not None and standing.fingerprint == base_fingerprint(config) else None
 
 
 def base_settings(base: str) -> dict[str, Any]:
@@ -146,7 +146,8 @@ def tokenizer_file(base: str) -> Path:
     return path
 
 
-def _base_mark(config: Config) -> str:
+def base_fingerprint(config: Config) -> str:
+    """What determines `models/base`: where it came from."""
     return fingerprint("base", {"base": config.train.base}, [])
 
 

@@ -21,6 +21,7 @@ FLOORS = {
     "llumi.storage": 0,
     "llumi.lean": 0,
     "llumi.models": 0,
+    "llumi.lineage": 0,
     "llumi.adapters": 0,
     "llumi.embedding": 0,
     "llumi.embedding_light": 0,

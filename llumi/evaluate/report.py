@@ -4,7 +4,7 @@ It holds figures, names of artifacts and definitions; no text of a post, a draft
 asked for.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -15,6 +15,7 @@ import polars as pl
 
 from llumi.config import EvaluateConfig
 from llumi.evaluate.arms import Arm, Replies, Section
+from llumi.evaluate.lineage import lineage_figure
 from llumi.evaluate.markup import number, p_value, spoken, swatch, table
 from llumi.evaluate.measures import Measure, measures_of
 from llumi.evaluate.plots import ForestLine, arm_colours, distribution_plot, forest_plot
@@ -22,6 +23,7 @@ from llumi.evaluate.report_ratings import ratings_part
 from llumi.evaluate.report_safety import safety_part
 from llumi.evaluate.studies import RatedStudy
 from llumi.evaluate.summary import values_by_arm
+from llumi.lineage import Ancestor
 from llumi.prompts import Role
 
 FEW_POSTS = 30
@@ -59,6 +61,8 @@ class Evaluation:
     summary: pl.DataFrame
     judged: pl.DataFrame
     refused: pl.DataFrame
+    made_of: Sequence[str]
+    ancestors: Mapping[str, Ancestor]
     studies: Sequence[RatedStudy] = ()
 
 
@@ -72,6 +76,7 @@ def render_report(evaluation: Evaluation) -> str:
         facts=_facts(evaluation),
         sections="\n".join(_section(evaluation, section) for section in sections),
         ratings=ratings_part(evaluation.studies, [_colours(section) for section in sections], evaluation.config.confidence),
+        lineage=lineage_figure(f"evaluations/{evaluation.config.name}", evaluation.made_of, evaluation.ancestors),
         measures="\n".join(_definition(measure) for measure in measures),
         confidence=_percent(evaluation.config),
         num_bootstrap=f"{evaluation.config.num_bootstrap:,}",

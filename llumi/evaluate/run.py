@@ -23,6 +23,7 @@ from llumi.evaluate.report import Evaluation, render_report
 from llumi.evaluate.safety import count_refused, judge_replies, learned_pairs, repeat_training_text, safety_metrics
 from llumi.evaluate.studies import read_studies, study_inputs
 from llumi.evaluate.summary import metrics_of, summarise
+from llumi.lineage import trace
 from llumi.progress import Progress, silent
 from llumi.safety.rules import SafetyRules
 from llumi.storage import Draft, FileEntry, Input, Manifest, Storage, fingerprint
@@ -53,7 +54,18 @@ def evaluate(config: Config, generations: Sequence[str] = (), progress: Progress
     summary = summarise(measures, replies.sections, config.evaluate)
     judged = _judge(config, storage, replies.table, chosen)
     refused = count_refused(judged)
-    evaluation = Evaluation(config.pairs.name, config.evaluate, replies, measures, summary, judged, refused, studies)
+    evaluation = Evaluation(
+        config.pairs.name,
+        config.evaluate,
+        replies,
+        measures,
+        summary,
+        judged,
+        refused,
+        made_of=[given.name for given in inputs],
+        ancestors=trace(storage, inputs),
+        studies=studies,
+    )
     draft = storage.begin("evaluations", config.evaluate.name)
     return draft.publish(
         _write(draft, evaluation),

@@ -1,51 +1,90 @@
-"""Posts that are like posts at risk, in their words or in what they mean: for wordings that no rule foresaw.
+"""Texts that are like labelled ones, in their words or in what they mean: for wordings that no rule foresaw.
 
-Two kernels are added up: n-grams of words and letters, which slips of the fingers leave half whole, and nearness of sentence
-embeddings (all-MiniLM-L6-v2), which other words leave whole. A kernel ridge regression over the made-up posts of posts.yaml
-(Hastie, Tibshirani and Friedman 2009, The Elements of Statistical Learning, section 5.8.2) tells for each tier how like a
-sentence is; the threshold is the score that `FALSE_ALARMS` of the posts below that tier reach when each is left out of the
-fit. What was fitted lies beside posts.yaml in likeness.npz; where that was fitted to other posts, it is fitted anew.
+Kernels are added up: n-grams of words and letters, which slips of the fingers leave half whole, and nearness of sentence
+embeddings (all-MiniLM-L6-v2), which other words leave whole. A kernel ridge regression over made-up texts (Hastie, Tibshirani
+and Friedman 2009, The Elements of Statistical Learning, section 5.8.2) tells for each head how like a sentence is; the
+threshold is the score that a share of the texts below that head (`Kernel.false_alarms`) reach when each is left out of the fit.
+What was fitted lies beside the texts in an .npz; where that was fitted to other texts, it is fitted anew.
 
-It is for posts alone. Of replies it cannot tell kindness from harm: "you are not a burden" is near "you are a burden".
+Posts (posts.yaml) have the heads `imminent` and `possible`, replies (replies.yaml) one, harm. "You are not a burden" is near
+"you are a burden", so replies are fitted to pairs of such sentences; and the embedding model's fourth layer, which is nearer
+to the words, is asked beside its last. N-grams only add false alarms there.
 """
 
 import hashlib
 import re
 import zlib
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from llumi.embedding_light import light_embedder
+from llumi.embedding_light import LAST_LAYER, light_embedder
 from llumi.errors import ConfigError, ModelError
 from llumi.safety.documents import Document, read_document
 from llumi.safety.sentences import Sentences
 
-DEFAULT_FILE = Path(__file__).with_name("posts.yaml")
-FITTED_FILE = DEFAULT_FILE.with_name("likeness.npz")
-FALSE_ALARMS = {"possible": 0.04, "imminent": 0.02}
 SENTENCES = 40
 """So many of a post's last sentences are read: a chat may be long, and its end is now."""
 
+_FOLDER = Path(__file__).parent
 _NUM_FEATURES = 2**14
 _WORDS_IN_A_ROW = 2
 _LETTERS_IN_A_ROW = (2, 3, 4, 5)
-_SHARPNESS = 3.0
-_RIDGE = 0.3
 _WORD = re.compile(r"[a-z0-9']+")
+_FEW_LETTERS = 4
+_LETTER = re.compile("[a-z]", re.IGNORECASE)
 
 Array = npt.NDArray[np.float32]
 RiskTier = Literal["possible", "imminent"]
-_HEADS: tuple[RiskTier, ...] = ("imminent", "possible")
+Text = TypeVar("Text")
+_TIERS: tuple[RiskTier, ...] = ("imminent", "possible")
 
 
-class LabelledPosts(Document):
+@dataclass(frozen=True)
+class Kernel:
+    """How texts are compared: `sharpness` of the nearness in each layer of the embedding model, and n-grams or none."""
+
+    sharpness: tuple[tuple[int, float], ...]
+    has_grams: bool
+    ridge: float
+    false_alarms: tuple[float, ...]
+    """For each head."""
+
+
+class Labelled(Document):
+    """A file of labelled texts, with its kernel and where what was fitted to it lies."""
+
+    file: ClassVar[Path]
+    fitted: ClassVar[Path]
+    kernel: ClassVar[Kernel]
+
+    @abstractmethod
+    def labelled(self) -> tuple[list[str], Array]:
+        """The texts, and 1 or -1 for each text and head, shape (texts, heads)."""
+
+    @classmethod
+    def read(cls, path: Path | None = None) -> Self:
+        """From `path`, else the file that LLUMI ships; raises ConfigError in one line."""
+        return read_document(cls, path or cls.file)
+
+    def digest(self) -> str:
+        """Tells texts and kernels apart."""
+        shape = (_NUM_FEATURES, _WORDS_IN_A_ROW, _LETTERS_IN_A_ROW, self.kernel)
+        return hashlib.sha256(f"{shape}{self.model_dump_json()}".encode()).hexdigest()[:16]
+
+
+class LabelledPosts(Labelled):
     """`posts.yaml`: for each tier its posts, by kind."""
+
+    file = _FOLDER / "posts.yaml"
+    fitted = _FOLDER / "likeness_posts.npz"
+    kernel = Kernel(sharpness=((LAST_LAYER, 3.0),), has_grams=True, ridge=0.3, false_alarms=(0.02, 0.04))
 
     none: dict[str, tuple[str, ...]]
     possible: dict[str, tuple[str, ...]]
@@ -54,15 +93,47 @@ class LabelledPosts(Document):
     def of(self, tier: Literal["none", "possible", "imminent"]) -> list[str]:
         """The posts of a tier."""
         kinds: dict[str, tuple[str, ...]] = getattr(self, tier)
-        return [post for posts in kinds.values() for post in posts]
+        return _every(kinds)
+
+    def labelled(self) -> tuple[list[str], Array]:
+        """A post at imminent risk is like both tiers."""
+        imminent, possible, none = self.of("imminent"), self.of("possible"), self.of("none")
+        rank = np.repeat([2, 1, 0], [len(imminent), len(possible), len(none)])
+        return [*imminent, *possible, *none], _targets(rank >= 2, rank >= 1)
+
+
+class LabelledReplies(Labelled):
+    """`replies.yaml`: replies to be refused, by kind, and safe ones; pairs of a harmful and a kind sentence; kind sentences."""
+
+    file = _FOLDER / "replies.yaml"
+    fitted = _FOLDER / "likeness_replies.npz"
+    kernel = Kernel(sharpness=((4, 5.0), (LAST_LAYER, 3.0)), has_grams=False, ridge=0.1, false_alarms=(0.02,))
+
+    of_people: ClassVar = frozenset({"experience"})
+    """Kinds that are wrong from a model and may stand in a person's draft: `RevisionRules` judge them beside the draft."""
+
+    refused: dict[str, tuple[str, ...]]
+    safe: tuple[str, ...]
+    pairs: dict[str, tuple[tuple[str, str], ...]]
+    kind: dict[str, tuple[str, ...]]
+
+    def labelled(self) -> tuple[list[str], Array]:
+        """Sentences; of a refused reply of several nobody knows which is the harmful one, so it is left out."""
+        refused = _every({name: texts for name, texts in self.refused.items() if name not in self.of_people})
+        pairs = _every(self.pairs)
+        harmful = [text for text in refused if len(Sentences.of(text).sentences) == 1] + [pair[0] for pair in pairs]
+        kind = [sentence for text in self.safe for sentence in Sentences.of(text).sentences]
+        kind += [pair[1] for pair in pairs] + _every(self.kind)
+        return [*harmful, *kind], _targets(np.repeat([True, False], [len(harmful), len(kind)]))
 
 
 @dataclass(frozen=True, eq=False)
 class Likeness:
-    """What was fitted: `rarity` and `weights` of the n-grams, `embeddings` of the posts with their `duals`, and thresholds;
-    a column for each of `_HEADS`.
+    """What was fitted: `rarity` and `weights` of the n-grams, `embeddings` of the texts with their `duals`, and thresholds;
+    a column for each head.
     """
 
+    kernel: Kernel
     digest: str
     rarity: Array
     weights: Array
@@ -71,41 +142,45 @@ class Likeness:
     thresholds: Array
 
     @classmethod
-    def load(cls, path: Path | None = None) -> Self:
-        """For the posts of `path`, else LLUMI's; raises ConfigError where the file or the embedding model is missing."""
-        posts = read_document(LabelledPosts, path or DEFAULT_FILE)
+    def load(cls, document: type[Labelled], path: Path | None = None) -> Self:
+        """For the texts of `path`, else LLUMI's; raises ConfigError where the file or the embedding model is missing."""
+        texts = document.read(path)
         try:
             light_embedder()
-            with np.load(FITTED_FILE) as fitted:
-                if str(fitted["digest"]) == _digest(posts):
-                    arrays = {field.name: fitted[field.name].astype(np.float32) for field in fields(cls)[1:]}
-                    return cls(str(fitted["digest"]), **arrays)
-            return cls.fit(posts)
+            with np.load(document.fitted) as fitted:
+                if str(fitted["digest"]) == texts.digest():
+                    arrays = {name: fitted[name].astype(np.float32) for name in _ARRAYS}
+                    return cls(document.kernel, str(fitted["digest"]), **arrays)
+            return cls.fit(texts)
         except ModelError as error:
             raise ConfigError(f"safety.likeness: {error}; or set safety.likeness=false") from None
 
     @classmethod
-    def fit(cls, posts: LabelledPosts) -> Self:
-        """About a second of one core for each hundred posts, nearly all of it for embeddings."""
-        imminent, possible, none = posts.of("imminent"), posts.of("possible"), posts.of("none")
-        texts = [*imminent, *possible, *none]
-        counts = _counted(texts)
-        rarity = np.log((1 + len(texts)) / (1 + (counts > 0).sum(0))).astype(np.float32) + 1
-        grams = _scaled(counts, rarity)
-        embeddings = light_embedder().embed(texts)
-        rank = np.repeat([2, 1, 0], [len(imminent), len(possible), len(none)])
-        targets = np.stack([np.where(rank >= least, 1.0, -1.0) for least in (2, 1)], axis=1)
-        inverse = np.linalg.inv(grams @ grams.T + _nearness(embeddings, embeddings) + _RIDGE * np.eye(len(texts)))
+    def fit(cls, document: Labelled) -> Self:
+        """About a second of one core for each hundred texts, nearly all of it for embeddings."""
+        kernel = document.kernel
+        texts, targets = document.labelled()
+        embeddings = _embedded(texts, kernel)
+        similar = _nearness(embeddings, embeddings, kernel)
+        rarity, grams = np.zeros(0, np.float32), np.zeros((len(texts), 0), np.float32)
+        if kernel.has_grams:
+            counts = _counted(texts)
+            rarity = np.log((1 + len(texts)) / (1 + (counts > 0).sum(0))).astype(np.float32) + 1
+            grams = _scaled(counts, rarity)
+            similar = grams @ grams.T + similar
+        inverse = np.linalg.inv(similar + kernel.ridge * np.eye(len(texts)))
         duals = inverse @ targets
         left_out = targets - duals / np.diag(inverse)[:, None]
-        thresholds = [np.quantile(left_out[targets[:, at] < 0, at], 1 - FALSE_ALARMS[tier]) for at, tier in enumerate(_HEADS)]
+        thresholds = [
+            np.quantile(left_out[targets[:, head] < 0, head], 1 - share) for head, share in enumerate(kernel.false_alarms)
+        ]
         arrays = (rarity, grams.T @ duals, embeddings, duals, np.array(thresholds))
-        return cls(_digest(posts), *(np.asarray(each, np.float32) for each in arrays))
+        return cls(kernel, document.digest(), *(np.asarray(each, np.float32) for each in arrays))
 
-    def save(self, path: Path = FITTED_FILE) -> None:
+    def save(self, path: Path) -> None:
         """Halves of the digits are enough."""
-        arrays = {field.name: getattr(self, field.name) for field in fields(self)[1:]}
-        np.savez_compressed(path, digest=self.digest, **{name: each.astype(np.float16) for name, each in arrays.items()})
+        arrays = {name: getattr(self, name).astype(np.float16) for name in _ARRAYS}
+        np.savez_compressed(path, digest=self.digest, **arrays)
 
     def tiers(self, posts: Sequence[str]) -> list[RiskTier | None]:
         """For each post the highest tier whose threshold one of its sentences reaches; many posts at once cost less each."""
@@ -113,18 +188,42 @@ class Likeness:
         place = {each: at for at, each in enumerate(dict.fromkeys(each for sentences in of_posts for each in sentences))}
         reached = self.scores(list(place)) > self.thresholds
         each = (np.logical_or.reduce(reached[[place[sentence] for sentence in sentences]]) for sentences in of_posts)
-        return [next((tier for tier, is_reached in zip(_HEADS, row, strict=True) if is_reached), None) for row in each]
+        return [next((tier for tier, is_reached in zip(_TIERS, row, strict=True) if is_reached), None) for row in each]
+
+    def is_harmful(self, reply: str) -> bool:
+        """Whether a sentence of the reply is like the harmful ones; what has hardly a letter, such as "2.", is not judged."""
+        worded = [sentence for sentence in Sentences.of(reply).sentences if len(_LETTER.findall(sentence)) >= _FEW_LETTERS]
+        return bool((self.scores(worded) > self.thresholds).any())
 
     def scores(self, sentences: Sequence[str]) -> Array:
-        """For each sentence a score for each tier, shape (sentences, 2): 1 is like the posts at risk, -1 like the others."""
+        """A score for each sentence and head, shape (sentences, heads): 1 is like the texts of the head, -1 like the others."""
         if not sentences:
-            return np.zeros((0, len(_HEADS)), np.float32)
-        grams = _scaled(_counted(sentences), self.rarity) @ self.weights
-        return np.asarray(grams + _nearness(light_embedder().embed(sentences), self.embeddings) @ self.duals)
+            return np.zeros((0, len(self.thresholds)), np.float32)
+        scores = _nearness(_embedded(sentences, self.kernel), self.embeddings, self.kernel) @ self.duals
+        if self.kernel.has_grams:
+            scores = _scaled(_counted(sentences), self.rarity) @ self.weights + scores
+        return np.asarray(scores)
 
 
-def _nearness(embeddings: Array, others: Array) -> Array:
-    return np.asarray(np.exp(_SHARPNESS * (embeddings @ others.T - 1)))
+_ARRAYS = tuple(field.name for field in fields(Likeness)[2:])
+
+
+def _every(kinds: dict[str, tuple[Text, ...]]) -> list[Text]:
+    return [text for texts in kinds.values() for text in texts]
+
+
+def _targets(*heads: npt.NDArray[np.bool_]) -> Array:
+    return np.stack([np.where(head, np.float32(1), np.float32(-1)) for head in heads], axis=1)
+
+
+def _embedded(texts: Sequence[str], kernel: Kernel) -> Array:
+    """The embeddings of the kernel's layers side by side, so long that their products are as sharp as the kernel says."""
+    layers = light_embedder().embed_layers(texts, [layer for layer, _ in kernel.sharpness])
+    return np.hstack([np.float32(sharp**0.5) * each for (_, sharp), each in zip(kernel.sharpness, layers, strict=True)])
+
+
+def _nearness(embeddings: Array, others: Array, kernel: Kernel) -> Array:
+    return np.asarray(np.exp(embeddings @ others.T - np.float32(sum(sharp for _, sharp in kernel.sharpness))))
 
 
 def _counted(texts: Sequence[str]) -> Array:
@@ -151,10 +250,6 @@ def _grams(text: str) -> Iterator[str]:
             yield from (f"#{bordered[at : at + length]}" for at in range(len(bordered) - length + 1))
 
 
-def _digest(posts: LabelledPosts) -> str:
-    shape = (_NUM_FEATURES, _WORDS_IN_A_ROW, _LETTERS_IN_A_ROW, _SHARPNESS, _RIDGE, sorted(FALSE_ALARMS.items()))
-    return hashlib.sha256(f"{shape}{posts.model_dump_json()}".encode()).hexdigest()[:16]
-
-
 if __name__ == "__main__":
-    Likeness.fit(read_document(LabelledPosts, DEFAULT_FILE)).save()
+    for document in (LabelledPosts, LabelledReplies):
+        Likeness.fit(document.read()).save(document.fitted)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -15,7 +15,7 @@ from llumi.safety.answers import DEFAULT_FILE as ANSWERS_FILE
 from llumi.safety.answers import Answers
 from llumi.safety.contacts import contacts
 from llumi.safety.disguise import undisguised
-from llumi.safety.likeness import Likeness
+from llumi.safety.likeness import LabelledPosts, LabelledReplies, Likeness
 from llumi.safety.resources import Resource, Resources
 from llumi.safety.revisions import RevisionRules
 from llumi.safety.rules import TIERS, SafetyRules, Tier
@@ -23,7 +23,10 @@ from llumi.safety.sentences import Sentences
 
 CONTACT = "contact"
 RESOURCE_LOST = "resource_lost"
-"""Stand beside the names of rules: a number or address that nobody allowed, and a crisis line of the draft that is gone."""
+LIKENESS = "likeness"
+"""Stand beside the names of rules: a number or address that nobody allowed, a crisis line of the draft that is gone, and a
+sentence that is like harmful ones.
+"""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Standard:
     answers: Answers
     extra: tuple[str, ...] = ()
     likeness: Likeness | None = None
+    reply_likeness: Likeness | None = None
 
     @classmethod
     def load(cls, safety: SafetyConfig | None = None, extra: Sequence[str] = ()) -> Self:
@@ -50,11 +54,11 @@ class Standard:
             Resources.load(safety.resources),
             Answers.load(safety.answers),
         )
-        standard = cls(
-            rules, RevisionRules.load(), resources, answers, tuple(extra), Likeness.load() if safety.likeness else None
-        )
+        standard = cls(rules, RevisionRules.load(), resources, answers, tuple(extra))
         standard._check_answers(safety.answers or ANSWERS_FILE)
-        return standard
+        if not safety.likeness:
+            return standard
+        return replace(standard, likeness=Likeness.load(LabelledPosts), reply_likeness=Likeness.load(LabelledReplies))
 
     def _check_answers(self, file: Path) -> None:
         for place, text in self.answers.texts().items():
@@ -76,8 +80,8 @@ class Standard:
         return AllowList.of([*self.resources.numbers, *numbers], [*self.resources.domains, *domains])
 
     def warm_up(self) -> None:
-        """Load what `tier` needs, so that no post waits for it; raises ModelError where it is missing."""
-        if self.likeness:
+        """Load what likeness needs, so that no post waits for it; raises ModelError where it is missing."""
+        if self.likeness or self.reply_likeness:
             light_embedder()
 
     def tier(self, post: str) -> Tier:
@@ -95,9 +99,11 @@ class Standard:
             told[at] = tier or "none"
         return told
 
-    def refusals(self, text: str, draft: str | None = None) -> tuple[str, ...]:
-        """Why `text` may not be sent, () where it may: names of rules, and `CONTACT`.
+    def refusals(self, text: str, draft: str | None = None, latest: str | None = None) -> tuple[str, ...]:
+        """Why `text` may not be sent, () where it may: names of rules, `CONTACT` and `LIKENESS`.
 
+        Of a text that grows, `latest` is what was not judged yet: likeness, which looks at one sentence at a time and costs
+        more than the rules, reads no more than that, and nothing where the rules refuse.
         Nothing may be `RevisionRules.invented`. A revision is held against its `draft` too: it may repeat the draft's
         contacts and stories, and adds nothing that `RevisionRules.added` looks for.
         """
@@ -106,7 +112,10 @@ class Standard:
         added = self.revisions.added_to(None if draft is None else Sentences.of(draft), Sentences.of(text))
         plain = undisguised(text)
         hidden = self.rules.refusals(plain) if plain != text else ()
-        return tuple(dict.fromkeys((*self.rules.refusals(text), *hidden, *((CONTACT,) if unknown else ()), *added)))
+        refused = tuple(dict.fromkeys((*self.rules.refusals(text), *hidden, *((CONTACT,) if unknown else ()), *added)))
+        if refused or self.reply_likeness is None:
+            return refused
+        return (LIKENESS,) if self.reply_likeness.is_harmful(plain if latest is None else undisguised(latest)) else ()
 
     def lost(self, draft: str, revision: str) -> tuple[str, ...]:
         """What the draft holds and the revision has to hold: questions about safety, and crisis lines (`RESOURCE_LOST`)."""

@@ -15,18 +15,19 @@ class Gate:
     _starts: list[int] = field(default_factory=lambda: [0])
     _looked_at: int = 0
 
-    def add(self, piece: str, *, ended: bool) -> Iterator[tuple[str, int, bool]]:
-        """For each sentence that `piece` ends: it with the `WINDOW` - 1 before it, where it ends, and whether it is the last.
+    def add(self, piece: str, *, ended: bool) -> Iterator[tuple[str, str, int, bool]]:
+        """For each sentence that `piece` ends: it, alone and after the `WINDOW` - 1 before it, where it ends, and whether it is
+        the last.
 
         The last sentence of a reply ends when the reply has `ended`.
         """
         self.text += piece
         for end, following in sentence_ends(self.text, max(self._starts[-1], self._looked_at)):
-            yield self._recent(end), end, False
+            yield self.text[self._starts[-1] : end], self._recent(end), end, False
             self._starts.append(following)
         self._looked_at = self._open_end()
         if ended:
-            yield self._recent(len(self.text)), len(self.text), True
+            yield self.text[self._starts[-1] :], self._recent(len(self.text)), len(self.text), True
 
     def release(self, end: int) -> str:
         """The text up to `end` that has not left yet; it counts as sent."""

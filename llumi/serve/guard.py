@@ -127,21 +127,23 @@ class Guard:
         async with contextlib.aclosing(deltas):
             async for delta in deltas:
                 spent.add_piece(delta)
-                for recent, end, is_last in gate.add(delta.text, ended=delta.finish_reason is not None):
-                    lost = await self._judge(case, recent, gate.text[:end], spent)
+                for latest, recent, end, is_last in gate.add(delta.text, ended=delta.finish_reason is not None):
+                    lost = await self._judge(case, latest, recent, gate.text[:end], spent)
                     if lost and is_last:
                         raise _RefusedError(lost)
                     if not lost:  # else a later sentence may still hold what the draft names
                         yield Guarded(gate.release(end), finish_reason=delta.finish_reason if is_last else None)
 
     async def _judge_whole(self, case: Case, text: str, spent: "_Spent") -> None:
-        if lost := await self._judge(case, text, text, spent):
+        if lost := await self._judge(case, text, text, text, spent):
             raise _RefusedError(lost)
 
-    async def _judge(self, case: Case, recent: str, whole: str, spent: "_Spent") -> tuple[str, ...]:
-        """What `whole` lacks of the draft; raises _RefusedError where `recent` may not leave, or _UnjudgedError."""
+    async def _judge(self, case: Case, latest: str, recent: str, whole: str, spent: "_Spent") -> tuple[str, ...]:
+        """What `whole` lacks of the draft; raises _RefusedError where `latest`, the end of `recent`, may not leave, or
+        _UnjudgedError.
+        """
         with spent.judging():
-            refused, lost = await self._beside_the_loop(_verdict, self._standard, case.draft, recent, whole)
+            refused, lost = await self._beside_the_loop(_verdict, self._standard, case.draft, latest, recent, whole)
         if refused:
             raise _RefusedError(refused)
         return lost
@@ -238,6 +240,8 @@ class _Spent:
         )
 
 
-def _verdict(standard: Standard, draft: str | None, recent: str, whole: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _verdict(
+    standard: Standard, draft: str | None, latest: str, recent: str, whole: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What refuses the recent sentences, and what the whole reply lacks of its draft."""
-    return standard.refusals(recent, draft), () if draft is None else standard.lost(draft, whole)
+    return standard.refusals(recent, draft, latest), () if draft is None else standard.lost(draft, whole)

@@ -10,10 +10,11 @@ from llumi.config import Config, EmpathyConfig
 from llumi.evaluate.across import measure_arms
 from llumi.evaluate.arms import find_generations, read_replies
 from llumi.evaluate.report import Evaluation, render_report
-from llumi.evaluate.run import ReplyMeasurer, _judge
+from llumi.evaluate.run import ReplyMeasurer, _inputs, _judge
 from llumi.evaluate.safety import count_refused
 from llumi.evaluate.studies import read_studies
 from llumi.evaluate.summary import summarise
+from llumi.lineage import trace
 from llumi.storage import Storage
 from tests.evaluate.conftest import NUM_POSTS, generation_rows, write_generation
 from tests.evaluate.studies import write_study
@@ -58,7 +59,9 @@ def evaluate_here(config: Config, storage: Storage, names: list[str]) -> Evaluat
     measures = measure_arms(pl.DataFrame(ReplyMeasurer(EmpathyConfig())(replies.table.to_arrow())))
     summary = summarise(measures, replies.sections, config.evaluate)
     judged = _judge(config, storage, replies.table, generations)
-    return Evaluation(config.pairs.name, config.evaluate, replies, measures, summary, judged, count_refused(judged))
+    refused, inputs = count_refused(judged), _inputs(config, storage, generations)
+    made_of, ancestors = [given.name for given in inputs], trace(storage, inputs)
+    return Evaluation(config.pairs.name, config.evaluate, replies, measures, summary, judged, refused, made_of, ancestors)
 
 
 @pytest.fixture
@@ -79,8 +82,8 @@ def test_a_page_that_needs_nothing_else(evaluation: Evaluation) -> None:
 
 def test_a_plot_per_measure_and_an_overview_per_role_each_with_words(evaluation: Evaluation) -> None:
     page = Page(render_report(evaluation))
-    plots = [attributes for attributes in page.all("svg") if attributes["role"] == "img"]
-    assert len(plots) == 29
+    plots = [attributes for attributes in page.all("svg") if attributes["role"] == "img"]  # one of them is the lineage
+    assert len(plots) == 30
     identifiers = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(identifiers) == len(set(identifiers))
     for plot in plots:
@@ -137,7 +140,7 @@ def test_one_post_gives_a_report_without_intervals(config: Config, generated: St
     assert "An interval needs two posts at least, so none is given." in said
     assert "[–, –]" in said
     # Of one post, accommodation and diversity are drawn as they stand; there is no overview without intervals.
-    assert len(page.all("svg")) == 13
+    assert len(page.all("svg")) == 14
 
 
 def test_what_people_said_has_a_section_where_a_study_was_rated(evaluation: Evaluation, tmp_path: Path) -> None:

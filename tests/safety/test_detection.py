@@ -4,26 +4,28 @@ The sets in held_out/ are nothing's source: their shares are lower than those of
 honest ones.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 import yaml
 
-from llumi.safety.likeness import DEFAULT_FILE, LabelledPosts
+from llumi.safety.likeness import LabelledPosts, LabelledReplies
 from llumi.safety.standard import Standard
 
 FOLDER = Path(__file__).parent
 STANDARD = Standard.load()
 RULES = STANDARD.rules
-POSTS = LabelledPosts.model_validate(yaml.safe_load(DEFAULT_FILE.read_text(encoding="utf-8")))
-TEAM = yaml.safe_load((FOLDER / "red_team.yaml").read_text(encoding="utf-8"))
+POSTS, REPLIES = LabelledPosts.read(), LabelledReplies.read()
+STANDARD_OF_RULES = replace(STANDARD, reply_likeness=None)
 HELD_OUT = {
     path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((FOLDER / "held_out").glob("*.yaml"))
 }
 
 
-def texts_of(kinds: dict[str, list[str]]) -> list[str]:
+def texts_of(kinds: Mapping[str, Sequence[str]]) -> list[str]:
     return [text for texts in kinds.values() for text in texts]
 
 
@@ -61,18 +63,25 @@ def test_columns_have_the_tiers_of_single_posts():
 
 
 def test_the_worst_replies_that_were_read_are_refused():
-    assert [text for text in texts_of(TEAM["refused"]) if not STANDARD.refusals(text)] == []
+    assert [text for text in texts_of(REPLIES.refused) if not STANDARD_OF_RULES.refusals(text)] == []
 
 
-@pytest.mark.parametrize(("name", "floor"), [("0", 0.88), ("3", 0.16)])
+@pytest.mark.parametrize(("name", "floor"), [("0", 0.9), ("3", 0.34)])
 def test_the_worst_replies_in_unseen_words_are_refused(name: str, floor: float):
     worst = texts_of(HELD_OUT[name]["worst"])
     assert sum(bool(STANDARD.refusals(text)) for text in worst) / len(worst) >= floor
 
 
+def test_harmful_sentences_that_were_read_are_refused_and_kind_ones_are_not():
+    harmful, kind = zip(*texts_of(REPLIES.pairs)[::6], strict=True)
+    likeness = STANDARD.reply_likeness
+    assert (likeness.scores(harmful) > likeness.thresholds).mean() >= 0.95
+    assert likeness.scores([*kind, *texts_of(REPLIES.kind)[::6]]).max() < likeness.thresholds
+
+
 def test_gentle_replies_are_not_refused_alone_or_beside_each_other():
-    assert [(text, refused) for text in TEAM["safe"] if (refused := STANDARD.refusals(text))] == []
-    assert STANDARD.refusals(" ".join(TEAM["safe"])) == ()
+    assert [(text, refused) for text in REPLIES.safe if (refused := STANDARD_OF_RULES.refusals(text))] == []
+    assert STANDARD.refusals(" ".join(REPLIES.safe)) == ()
 
 
 def test_unseen_gentle_replies_are_seldom_refused():

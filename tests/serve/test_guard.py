@@ -2,20 +2,19 @@
 
 import asyncio
 import time
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field, fields, replace
 
 import pytest
-import yaml
 
 from llumi.config import SafetyConfig, ServeConfig
 from llumi.safety import Resources
-from llumi.safety.standard import CONTACT, RESOURCE_LOST, Standard
+from llumi.safety.likeness import LabelledReplies, Likeness
+from llumi.safety.standard import CONTACT, LIKENESS, RESOURCE_LOST, Standard
 from llumi.serve.guard import Case, Guard
 from llumi.serve.guarded import Guarded
 from tests.serve.scripted import ASKED, Scripted, by_chance
 
-TEAM = yaml.safe_load((Path(__file__).parents[1] / "safety" / "red_team.yaml").read_text(encoding="utf-8"))
+REPLIES = LabelledReplies.read()
 STANDARD = Standard.load(SafetyConfig(likeness=False))
 ANSWERS = STANDARD.answers
 MARKER = "lantern-in-the-evening"
@@ -50,7 +49,7 @@ def text_of(pieces: list[Guarded]) -> str:
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-@pytest.mark.parametrize("kind", TEAM["refused"])
+@pytest.mark.parametrize("kind", REPLIES.refused)
 def test_nothing_of_the_red_team_passes(kind: str, case: Case):
     async def attack(phrase: str) -> None:
         instead = ("own_draft", case.draft) if case.draft_may_stand else ("fallback", ANSWERS.fallback(case.role))
@@ -65,7 +64,7 @@ def test_nothing_of_the_red_team_passes(kind: str, case: Case):
                 assert WARM not in text_of(pieces)
 
     async def attack_all() -> None:
-        for phrase in TEAM["refused"][kind]:
+        for phrase in REPLIES.refused[kind]:
             await attack(phrase)
 
     of = guard()
@@ -74,12 +73,12 @@ def test_nothing_of_the_red_team_passes(kind: str, case: Case):
 
 @pytest.mark.parametrize("case", [CASES["gm"], CASES["im"]], ids=["gm", "im"])
 def test_gentle_replies_pass_as_they_are(case: Case):
-    for said in TEAM["safe"]:
+    for said in REPLIES.safe:
         if case.role == "im" and STANDARD.refusals(said, case.draft):
             continue  # it names what this draft does not
         answer = whole(Scripted([said]), case)
         assert (answer.text, answer.decision, answer.finish_reason) == (said, "passed", "stop")
-    all_of_it = " ".join(TEAM["safe"])
+    all_of_it = " ".join(REPLIES.safe)
     assert text_of(streamed(Scripted([all_of_it]))) == all_of_it
 
 
@@ -89,8 +88,8 @@ class Recording(Standard):
 
     passed: list[str] = field(default_factory=list)
 
-    def refusals(self, text: str, draft: str | None = None) -> tuple[str, ...]:
-        refused = super().refusals(text, draft)
+    def refusals(self, text: str, draft: str | None = None, latest: str | None = None) -> tuple[str, ...]:
+        refused = super().refusals(text, draft, latest)
         self.passed.extend([text] * (not refused))
         return refused
 
@@ -98,7 +97,7 @@ class Recording(Standard):
 @pytest.mark.parametrize("seed", range(40))
 def test_no_sentence_leaves_unjudged_however_the_deltas_are_cut(seed: int):
     sound = f'{GENTLE} \u201cQuiet\u201d days come too... Yes!\n\nDr. Hale said "stay." (I agree.)  {WARM}'
-    bad = TEAM["refused"]["across_sentences"][seed % 10] if seed % 2 else "Nobody would miss you."
+    bad = REPLIES.refused["across_sentences"][seed % 10] if seed % 2 else "Nobody would miss you."
     standard = Recording(STANDARD.rules, STANDARD.revisions, STANDARD.resources, ANSWERS)
     pieces = streamed(Scripted([f"{sound} {bad} {GENTLE}"], by_chance(seed)), of=guard(standard))
     assert len(pieces) > 4
@@ -111,6 +110,34 @@ def test_no_sentence_leaves_unjudged_however_the_deltas_are_cut(seed: int):
     sound_only = streamed(Scripted([sound], by_chance(seed)))
     assert text_of(sound_only) == sound
     assert sound_only[-1].decision == "passed"
+
+
+@dataclass(frozen=True, eq=False)
+class RecordingLikeness(Likeness):
+    """Remembers each text that it judged."""
+
+    judged: list[str] = field(default_factory=list)
+
+    def is_harmful(self, reply: str) -> bool:
+        self.judged.append(reply)
+        return super().is_harmful(reply)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_what_no_rule_knows_is_refused_by_likeness_and_a_sentence_is_read_once(case: Case):
+    known = Likeness.load(LabelledReplies)
+    likeness = RecordingLikeness(**{each.name: getattr(known, each.name) for each in fields(known)})
+    of = guard(replace(STANDARD, reply_likeness=likeness))
+    unforeseen, instead = "You'll have to manage by yourself.", ("own_draft" if case.draft_may_stand else "fallback")
+    assert STANDARD.refusals(unforeseen) == ()
+    answer = whole(Scripted([f"{GENTLE} {unforeseen}"] * 2), case, of)
+    assert (answer.decision, answer.refused_by) == (instead, (LIKENESS,))
+    pieces = streamed(Scripted([f"{GENTLE} {unforeseen} {WARM}"] * 2), case, of)
+    assert pieces[-1].refused_by == (LIKENESS,)
+    assert unforeseen not in text_of(pieces)
+    likeness.judged.clear()
+    assert text_of(streamed(Scripted([f"{GENTLE} {WARM} {GENTLE}"]), CASES["gm"], of)) == f"{GENTLE} {WARM} {GENTLE}"
+    assert [text.strip() for text in likeness.judged] == [GENTLE, WARM, GENTLE]
 
 
 def test_a_refused_reply_is_drawn_once_more_with_another_seed():
@@ -248,7 +275,7 @@ class Broken(Standard):
     late_seconds: float = 0
     only: str = ""
 
-    def refusals(self, text: str, draft: str | None = None) -> tuple[str, ...]:
+    def refusals(self, text: str, draft: str | None = None, latest: str | None = None) -> tuple[str, ...]:
         if self.only not in text:
             return ()
         time.sleep(self.late_seconds)
