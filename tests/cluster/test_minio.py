@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pyarrow as pa
@@ -22,8 +22,8 @@ import yaml
 
 from llumi.config import StorageConfig
 from llumi.errors import StoreError
-from llumi.serve.keys import KeyStore
-from llumi.storage import FileEntry, Storage, delete_tree
+from llumi.serve.keys import FOLDER, KeyStore
+from llumi.storage import FileEntry, Kind, Storage, delete_tree
 from tests.cluster.files import CLUSTER
 
 pytest.importorskip("minio", reason="MinIO's client is not installed (pip install -e '.[dev]')")
@@ -207,6 +207,12 @@ def test_a_policy_names_actions_and_places(user: str):
     for statement in POLICIES[user]["Statement"]:
         assert not [action for action in statement["Action"] if "*" in action]
         assert all(re.match(r"arn:aws:s3:::llumi(-dumps)?(/|$)", place) for place in statement["Resource"])
+
+
+def test_the_trainer_reaches_every_kind_of_artifact():
+    places = {place for statement in POLICIES["trainer"]["Statement"] for place in statement["Resource"]}
+    assert {f"arn:aws:s3:::llumi/main/{kind}/*" for kind in get_args(Kind)} <= places
+    assert not [place for place in places if FOLDER in place.split("/")]
 
 
 def test_the_store_tells_prometheus_what_the_alerts_ask(s3_server: str):
