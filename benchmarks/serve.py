@@ -39,7 +39,7 @@ from llumi.serve.metrics import Metrics
 from llumi.serve.ring import KeyRing
 from llumi.storage import Storage
 
-BODY = {"post": "I moved to a new town and I feel lonely in the evenings.", "max_new_tokens": 16, "seed": 1}
+BODY = {"post": "The flat is so quiet in the evenings, and the days are long since the move to this town.", "max_new_tokens": 16, "seed": 1}
 PACE_SECONDS = 0.3
 LOADS = {"1 client, paced": (1, PACE_SECONDS), "16 clients, paced": (16, PACE_SECONDS), "16 clients, flat out": (16, 0.0)}
 PACED_REQUESTS = {1: 60, 16: 400}
@@ -131,8 +131,10 @@ async def load(serving: Serving, clients: int, requests: int, pace_seconds: floa
                 began = time.perf_counter()
                 async with client.post(f"{serving.url}/v1/draft", json=BODY) as answer:
                     answer.raise_for_status()
-                    await answer.read()
+                    body = await answer.read()
                 seconds.append(time.perf_counter() - began)
+                if b'"refused_by":["' in body:
+                    raise ValueError("the guard refused what the engine echoes, so that more than one reply would be timed")
 
     began = time.perf_counter()
     await asyncio.gather(*(one_client(number) for number in range(clients)))
@@ -182,7 +184,7 @@ def door_microseconds(requests: int, repeats: int) -> dict[str, dict[str, float]
             "path": "/v1/draft",
             "headers": [(b"authorization", f"Bearer {secret}".encode()), (b"x-request-id", b"0" * 32)],
         }
-        door = Door(nothing, config=ServeConfig(), access=access, metrics=Metrics({}), paths={"/v1/draft"}, open_paths=())
+        door = Door(nothing, config=ServeConfig(), access=access, metrics=Metrics(), paths={"/v1/draft"}, open_paths=())
         rounds = [asyncio.run(through(door, scope, requests)) for _ in range(1 + repeats)][1:]
         access.audit.close()
         assert verify(Path(store) / "audit").lines == (1 + repeats) * requests

@@ -39,7 +39,7 @@ from llumi.serve.metrics import Metrics
 from llumi.serve.ring import KeyRing
 from llumi.storage import Storage
 
-BODY = {"post": "I moved to a new town and I feel lonely in the evenings.", "max_new_tokens": 16, "seed": 1}
+BODY = {"post": "The flat is so quiet in the evenings, and the days are long since the move to this town.", "max_new_tokens": 16, "seed": 1}
 MODELS: Mapping[Role, ServedModel] = {"gm": ServedModel("gm-dpo1", "0123456789ab"), "im": ServedModel("im-sft", "ba98")}
 COUNTED = 20_000
 PAGES = 50
@@ -103,6 +103,7 @@ async def microseconds_a_request(client: httpx.AsyncClient, requests: int, strea
     for _ in range(requests):
         answer = await client.post("/v1/draft", json={**BODY, "stream": stream})
         assert answer.status_code == 200
+        assert '"refused_by":["' not in answer.text
     return 1e6 * (time.process_time() - started) / requests
 
 
@@ -141,7 +142,9 @@ async def requests_with_and_without(service: router.Service, secret: str, reques
 
 def counting_us(count: Callable[[Metrics, Call], None]) -> float:
     """Of one `count` of a request that was answered."""
-    metrics = Metrics(MODELS)
+    metrics = Metrics()
+    for role, model in MODELS.items():
+        metrics.serves(role, model)
     call = Call("0" * 8, "/v1/draft", 0.0, Limits(), role="gm", model=MODELS["gm"], guard="passed", status=200)
     call.first_token_seconds = call.queue_seconds = call.guard_seconds = 0.1
     call.prompt_tokens = call.completion_tokens = 20

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal, Self, TypeVar
 
@@ -32,7 +33,10 @@ Kind = Literal["pairs", "references", "models", "generations", "evaluations"]
 MANIFEST = "manifest.json"
 COPY_CHUNK_BYTES = 8 * 2**20
 ATTEMPTS = 4
-"""How often a request to S3 is made before it counts as failed."""
+"""How often a request to S3 is made before a store that was never reached counts as absent: within some seconds."""
+
+PATIENT_ATTEMPTS = 10
+"""The same once it was reached: 50 to 110 s, longer than a restart of a store takes."""
 
 _PAUSE_SECONDS = 0.1
 _GAVE_UP = ("Failed to flush response stream", "NO_SUCH_UPLOAD")
@@ -124,12 +128,7 @@ class Storage:
                     root.mkdir(parents=True, exist_ok=True)
             return cls(pafs.LocalFileSystem(), str(root), str(root))
         root_on_s3 = config.uri.removeprefix("s3://").strip("/")
-        filesystem = open_s3(config)
-        with store_errors(config.uri):
-            bucket = root_on_s3.split("/")[0]
-            if filesystem.get_file_info(bucket).type == pafs.FileType.NotFound:
-                raise StoreError(f"{config.uri}: no bucket {bucket!r} on this store; create it, or correct storage.uri")
-        return cls(filesystem, root_on_s3, f"s3://{root_on_s3}")
+        return cls(open_s3(config), root_on_s3, f"s3://{root_on_s3}")
 
     @property
     def is_local(self) -> bool:
@@ -381,14 +380,40 @@ def _check_copy(uri: str, entry: FileEntry, sha256: str) -> None:
         raise ArtifactError(f"{uri}/{entry.path}: not what the manifest says; rebuild the artifact")
 
 
-def open_s3(config: StorageConfig) -> pafs.S3FileSystem:
-    """The S3 client of `config`, with credentials from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)."""
+class PatientS3(pafs.S3FileSystem):  # type: ignore[misc]  # pyarrow is untyped
+    """S3 as LLUMI uses it: every process outlasts a restart of the store, and a folder is deleted key by key.
+
+    pyarrow forgets how often to try again when its client is sent to a worker, and MinIO refuses its batch deletion.
+    """
+
+    def __init__(self, attempts: int = PATIENT_ATTEMPTS, **options: Any) -> None:
+        super().__init__(retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=attempts), **options)
+
+    def delete_dir(self, path: str) -> None:
+        """Delete every key below `path`."""
+        delete_tree(self, path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        _, (options,) = super().__reduce__()
+        return _patient_s3, (options,)
+
+
+def _patient_s3(options: dict[str, Any]) -> PatientS3:
+    return PatientS3(**options)
+
+
+def open_s3(config: StorageConfig) -> PatientS3:
+    """The S3 client of `config`, with credentials from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY).
+
+    Raises StoreError within seconds where no store answers there, or has no such bucket.
+    """
     missing = [name for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if not os.environ.get(name)]
     if missing:
         raise StoreError(f"{config.uri}: {' and '.join(missing)} not in the environment; export the store's key first")
     endpoint = config.endpoint_url or os.environ.get("AWS_ENDPOINT_URL")
     scheme, _, host = (endpoint or "").rpartition("://")
-    return pafs.S3FileSystem(
+    client = partial(
+        PatientS3,
         access_key=os.environ["AWS_ACCESS_KEY_ID"],
         secret_key=os.environ["AWS_SECRET_ACCESS_KEY"],
         session_token=os.environ.get("AWS_SESSION_TOKEN"),
@@ -397,9 +422,13 @@ def open_s3(config: StorageConfig) -> pafs.S3FileSystem:
         region=config.region,
         connect_timeout=10,
         request_timeout=60,
-        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
         allow_delayed_open=True,  # a small file is one request and not three
     )
+    bucket = config.uri.removeprefix("s3://").split("/")[0]
+    with store_errors(config.uri):
+        if client(ATTEMPTS).get_file_info(bucket).type == pafs.FileType.NotFound:
+            raise StoreError(f"{config.uri}: no bucket {bucket!r} on this store; create it, or correct storage.uri")
+    return client()
 
 
 def retried(work: Callable[[], Given]) -> Given:

@@ -1,4 +1,4 @@
-"""A store on a bad day: a proxy before a real S3 server that fails every n-th request."""
+"""A store on a bad day: a proxy before a real S3 server that fails every n-th request, or all of them for a while."""
 
 import contextlib
 import http.client
@@ -14,13 +14,14 @@ _OF_ONE_HOP = {"connection", "keep-alive", "transfer-encoding", "expect"}
 
 @dataclass
 class FaultyProxy:
-    """`endpoint_url` is where to send requests; `num_requests` and `num_failed` count them."""
+    """`endpoint_url` is where to send requests; `num_requests` and `num_failed` count them. While it `is_away` all fail."""
 
     upstream: str
     every: int
     endpoint_url: str = ""
     num_requests: int = 0
     num_failed: int = 0
+    is_away: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fails_now(self) -> int:
@@ -43,7 +44,10 @@ def faulty_proxy(upstream: str, every: int) -> Iterator[FaultyProxy]:
         def do_any(self) -> None:
             body = self.read_body()
             failure = proxy.fails_now()
-            if failure % 2:
+            if proxy.is_away:
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+            elif failure % 2:
                 self.answer(503, [("Content-Type", "application/xml")], _SLOW_DOWN)
             elif failure:
                 self.close_connection = True

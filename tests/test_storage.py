@@ -1,3 +1,5 @@
+import pickle
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 from llumi.config import StorageConfig
 from llumi.errors import ArtifactError, StoreError
 from llumi.storage import Draft, Input, Storage, cached_copy, delete_stale_copies, fingerprint
+from tests.faulty_proxy import faulty_proxy
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -149,6 +152,20 @@ def test_a_store_without_key_bucket_or_server_says_so(s3_storage: StorageConfig,
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(StoreError, match="AWS_SECRET_ACCESS_KEY not in the environment"):
         Storage.open(s3_storage)
+
+
+def test_every_process_outlasts_a_store_that_restarts(s3_storage: StorageConfig) -> None:
+    assert s3_storage.endpoint_url is not None
+    with faulty_proxy(s3_storage.endpoint_url, every=10**9) as proxy:
+        storage = Storage.open(s3_storage.model_copy(update={"endpoint_url": proxy.endpoint_url}))
+        storage.write("notes/one", b"kept")
+        on_a_worker: Storage = pickle.loads(pickle.dumps(storage))
+        proxy.is_away = True
+        back = threading.Timer(8, lambda: setattr(proxy, "is_away", False))  # a client that forgot its patience gives up after 3
+        back.start()
+        assert on_a_worker.read("notes/one") == b"kept"
+        back.join()
+    assert proxy.num_requests > 4
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:

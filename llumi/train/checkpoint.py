@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, Self
 
 import pyarrow.fs as pafs
 import ray
@@ -27,28 +26,6 @@ HELD_OUT_LOSS = "held_out_loss"
 """What a checkpoint is reported with where the held-out split was evaluated before it; by it the best are kept."""
 
 _PAUSE_SECONDS = (1, 2, 5, 10)
-
-
-class KeyByKeyS3(pafs.S3FileSystem):  # type: ignore[misc]  # pyarrow is untyped
-    """S3 that deletes a folder key by key: MinIO refuses the batch deletion with which Ray Train would prune."""
-
-    def delete_dir(self, path: str) -> None:
-        """Delete every key below `path`."""
-        delete_tree(self, path)
-
-    @classmethod
-    def over(cls, filesystem: pafs.S3FileSystem) -> Self:
-        """The same store, with the same credentials."""
-        _, (options,) = filesystem.__reduce__()
-        return cls(**options)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return KeyByKeyS3.over, (pafs.S3FileSystem(**super().__reduce__()[1][0]),)
-
-
-def checkpoint_filesystem(storage: Storage) -> pafs.FileSystem:
-    """The filesystem of `storage` in the form on which Ray Train can prune checkpoints."""
-    return storage.filesystem if storage.is_local else KeyByKeyS3.over(storage.filesystem)
 
 
 def run_name(fingerprint: str) -> str:

@@ -32,7 +32,7 @@ from llumi.prompts import Role
 from llumi.storage import Manifest, Storage, delete_tree, fingerprint
 from llumi.train.assignment import Assignment
 from llumi.train.board import Board
-from llumi.train.checkpoint import HELD_OUT_LOSS, checkpoint_filesystem, remove_other_runs, run_name
+from llumi.train.checkpoint import HELD_OUT_LOSS, remove_other_runs, run_name
 from llumi.train.lineage import check_context, find_pairs, find_parent, model_settings
 from llumi.train.settings import check_method, check_passthrough, global_batch
 from llumi.train.tracking import check_mlflow
@@ -164,7 +164,7 @@ def _trainer(work: Assignment, board: Any, folder: str) -> TorchTrainer:
         run_config=RunConfig(
             name=run_name(work.fingerprint),
             storage_path=folder,
-            storage_filesystem=checkpoint_filesystem(work.storage),
+            storage_filesystem=work.storage.filesystem,
             checkpoint_config=_kept(train),
             failure_config=FailureConfig(max_failures=train.max_failures),
             callbacks=[_NoRetryOfOurErrors()],

@@ -20,7 +20,7 @@ from llumi.config import DpoStageConfig, SftStageConfig
 from llumi.errors import TrainError
 from llumi.storage import digest
 from llumi.train.assignment import Assignment, Materials
-from llumi.train.checkpoint import Upload, checkpoint_filesystem, hand_over, run_name
+from llumi.train.checkpoint import Upload, hand_over, run_name
 from llumi.train.columns import Examples
 from llumi.train.order import EpochOrder
 from llumi.train.resume import Resume
@@ -185,7 +185,7 @@ class _HandOver(TrainerCallback):  # type: ignore[misc]  # transformers is untyp
     def __init__(self, work: Assignment, clock: Clock) -> None:
         self.clock = clock
         run = work.storage.path("checkpoints", work.name, run_name(work.fingerprint))
-        self.upload = Upload(checkpoint_filesystem(work.storage), run)
+        self.upload = Upload(work.storage.filesystem, run)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
