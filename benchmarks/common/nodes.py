@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import pyarrow.fs as pafs
@@ -135,9 +136,13 @@ class Nodes:
 
     def alive(self) -> list[str]:
         """The addresses of the nodes that the head holds for alive."""
-        answer = self._get("/api/v0/nodes?limit=100")
-        rows = answer["data"]["result"]["result"] if answer else []
-        return sorted(row["node_ip"] for row in rows if row["state"] == "ALIVE")
+        return sorted(row["node_ip"] for row in self._rows("nodes") if row["state"] == "ALIVE")
+
+    def where(self, kind: Literal["tasks", "actors"], name: str) -> set[str]:
+        """The addresses of the nodes on which tasks or actors whose name has this part in it have run."""
+        address = {row["node_id"]: row["node_ip"] for row in self._rows("nodes")}
+        named = "name" if kind == "tasks" else "class_name"
+        return {address[row["node_id"]] for row in self._rows(kind) if name in row[named] and row["node_id"] in address}
 
     def submit(self, job: str, *arguments: str) -> Run:
         """`llumi submit` on the laptop, from the project's folder."""
@@ -147,6 +152,13 @@ class Nodes:
             env=self.laptop.environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         return Run(process)
+
+    def stop(self, run: Run) -> None:
+        """End a job, as `ray job stop` does, and wait until it is down."""
+        job_id = re.search(r"job (raysubmit_\w+)", run.log)
+        assert job_id is not None
+        self.laptop.run([str(BIN / "ray"), "job", "stop", "--address", self.dashboard, job_id[1]])
+        run.wait()
 
     @property
     def config_file(self) -> Path:
@@ -161,10 +173,14 @@ class Nodes:
     def _log(self, name: str) -> object:
         return (self.folder / f"{name}.log").open("ab")
 
+    def _rows(self, kind: str) -> list[dict]:
+        answer = self._get(f"/api/v0/{kind}?limit=10000&detail=true")
+        return answer["data"]["result"]["result"] if answer else []
+
     def _get(self, path: str) -> dict | None:
         token = {"Authorization": f"Bearer {(self.folder / 'token').read_text()}"}
         try:
-            answer = httpx.get(f"{self.dashboard}{path}", headers=token, timeout=5, trust_env=False)
+            answer = httpx.get(f"{self.dashboard}{path}", headers=token, timeout=20, trust_env=False)
         except httpx.HTTPError:
             return None
         return answer.json() if answer.status_code == httpx.codes.OK else None
