@@ -36,7 +36,7 @@ from common.tiny import write_tiny_model
 from safetensors.numpy import load
 
 from llumi.corpus.sample import write_sample
-from llumi.serve.keys import KeyStore, make_key, new_secret
+from llumi.serve.keys import KeyStore
 from llumi.storage import Storage, delete_tree
 
 STORE_AWAY_SECONDS = 30
@@ -156,8 +156,7 @@ def disturbed(nodes: Nodes, name: str, faults: Sequence[str] = tuple(FAULTS)) ->
 
 def serving(nodes: Nodes, faults: Sequence[str] = tuple(FAULTS)) -> dict[str, Row]:
     """Clients ask while nodes, store and link go."""
-    secret = new_secret()
-    KeyStore(Storage.open(nodes.storage)).add(make_key("trial", secret, ["gm", "im"], time.time(), requests_per_minute=10**6))
+    _, secret = KeyStore(Storage.open(nodes.storage)).create("trial", ["gm", "im"])
     run = nodes.submit("serve")
     run.wait_for("serving", 300)
     rows = {}
