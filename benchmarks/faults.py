@@ -31,7 +31,8 @@ import httpx
 import numpy as np
 from common import print_rows
 from common.hosts import NoNamespacesError
-from common.nodes import BUCKET, Nodes, Run, three_nodes
+from common.nodes import Nodes, Run, three_nodes
+from common.store import BUCKET
 from common.tiny import write_tiny_model
 from safetensors.numpy import load
 
