@@ -1,6 +1,6 @@
 """What dies in the middle of work on a cluster, and what that costs: is the result the same, how much longer did it take?
 
-    python benchmarks/faults.py [--only pairs train generate serve head users] [--json]
+    python benchmarks/faults.py [--only pairs train generate serve head users] [--faults killed store link] [--json]
 
 A head, two workers, an S3 store and a laptop, each in a network namespace of its own (common/nodes.py), so root is needed.
 Each job is run undisturbed first; then again, from the same inputs, for each of
@@ -89,7 +89,7 @@ def _after(pattern: str, pause: float = 0) -> Callable[[Run, Storage], None]:
 
 
 def _first_checkpoint(run: Run, storage: Storage) -> None:
-    while not any(f"step-{20:08d}" in info.path for info in _below(storage, "checkpoints/gm-sft")):
+    while not any(info.is_file and f"step-{20:08d}" in info.path for info in _below(storage, "checkpoints/gm-sft")):
         if run.ended:
             raise RuntimeError(f"it ended before its first checkpoint:\n{run.log[-3000:]}")
         time.sleep(0.5)
@@ -343,6 +343,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = [*WORKS, "serve", "head", "users"]
     parser.add_argument("--only", nargs="*", choices=parts, default=parts)
+    parser.add_argument("--faults", nargs="*", choices=FAULTS, default=[*FAULTS])
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     figures: dict[str, Row] = {}
@@ -351,8 +352,12 @@ def main() -> None:
             if "pairs" not in arguments.only:
                 require(nodes.submit("build_pairs"))
             for part in arguments.only:
-                others = {"serve": serving, "head": head_killed, "users": two_users}
-                figures |= others[part](nodes) if part in others else disturbed(nodes, part)
+                if part in WORKS:
+                    figures |= disturbed(nodes, part, arguments.faults)
+                elif part == "serve":
+                    figures |= serving(nodes, arguments.faults)
+                else:
+                    figures |= {"head": head_killed, "users": two_users}[part](nodes)
     except NoNamespacesError as error:
         print(f"left out: {error}")
         return
