@@ -1,13 +1,14 @@
 """What dies in the middle of work on a cluster, and what that costs: is the result the same, how much longer did it take?
 
-    python benchmarks/faults.py [--only pairs train generate serve head users] [--faults killed store link] [--json]
+    python benchmarks/faults.py [--only pairs train generate serve head users] [--faults killed store link disk] [--json]
 
 A head, two workers, an S3 store and a laptop, each in a network namespace of its own (common/nodes.py), so root is needed.
 Each job is run undisturbed first; then again, from the same inputs, for each of
 
 - "killed": a worker node is powered off (kill -9 of all of it) and stays away;
 - "store": the store is killed, and is back after 30 s;
-- "link": the cable of a worker node is pulled, and put back after 20 s.
+- "link": the cable of a worker node is pulled, and put back after 20 s;
+- "disk": the disk of a worker node is full, until the job is done.
 
 `same` says that the artifact is the same: files byte for byte, or of a model all weights to five places. `longer_seconds` is
 against the undisturbed run: the time to notice, the work that was repeated, and on two cores much noise. `submissions` above
@@ -127,7 +128,13 @@ def link(nodes: Nodes) -> Row:
     return {"counted_as_dead": nodes.workers[0].address not in nodes.alive()}
 
 
-FAULTS: dict[str, Fault] = {"killed": killed, "store": store, "link": link}
+def disk(nodes: Nodes) -> Row:
+    """The disk of a worker node takes nothing more until the job is done: no log, no block that is spilled."""
+    nodes.fill_disk(nodes.workers[0])
+    return {}
+
+
+FAULTS: dict[str, Fault] = {"killed": killed, "store": store, "link": link, "disk": disk}
 
 
 def disturbed(nodes: Nodes, name: str, faults: Sequence[str] = tuple(FAULTS)) -> dict[str, Row]:
@@ -296,6 +303,7 @@ def _alike(one: object, other: object) -> bool:
 def bring_back(nodes: Nodes) -> None:
     """Start again what a fault took."""
     for worker in nodes.workers:
+        nodes.free_disk(worker)
         if worker.address not in nodes.alive():
             worker.kill()
             nodes.start_worker(worker)
