@@ -553,12 +553,27 @@ def forget(
 
 
 @app.command()
-def doctor(config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
-    """Check cluster, GPUs, store, versions and outbound paths: one verdict each; exit code 1 where one fails."""
-    from llumi.doctor import diagnose, show_checks
+def doctor(
+    timeout: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="What a node has for an answer, and a pair of nodes for each step.")
+    ] = 20,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check nodes, GPUs, all-reduce between nodes, store, versions, clocks, disks and switches: one verdict each.
 
-    with job(config, overrides, quiet=as_json) as here:
-        checks = diagnose(here.config)
+    Exit code 1 where one fails. A node that is dead or hangs costs its time-out and is named.
+    Example: llumi doctor --set ray.address=auto --timeout 10
+    """
+    from llumi.doctor.run import Patience, diagnose, show_checks
+    from llumi.ray_session import ray_session
+
+    tree = load_config(config, overrides or ())
+    with progress_shown(quiet=as_json) as progress:
+        progress("starting Ray", 0)
+        with ray_session(tree.ray):
+            checks = diagnose(tree, Patience(timeout), progress)
     show_checks(checks, as_json)
     raise typer.Exit(0 if all(check.passed for check in checks) else 1)
 
