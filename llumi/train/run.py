@@ -31,6 +31,7 @@ from llumi.progress import Progress, silent
 from llumi.prompts import Role
 from llumi.storage import Manifest, Storage, delete_tree, fingerprint
 from llumi.train.assignment import Assignment
+from llumi.train.backend import ClusterTorchConfig
 from llumi.train.board import Board
 from llumi.train.checkpoint import HELD_OUT_LOSS, remove_other_runs, run_name
 from llumi.train.lineage import check_context, find_pairs, find_parent, model_settings
@@ -156,6 +157,7 @@ def _trainer(work: Assignment, board: Any, folder: str) -> TorchTrainer:
     return TorchTrainer(
         run_rank,
         train_loop_config={"assignment": work, "board": board},
+        torch_config=ClusterTorchConfig(),
         scaling_config=ScalingConfig(
             num_workers=train.num_workers,
             use_gpu=train.use_gpu,
@@ -215,8 +217,8 @@ def _follow(fit: Callable[[], Any], board: Any, label: str, progress: Progress) 
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What a worker's code raised, out of Ray Train's wrapping."""
-    return getattr(error, "_base_exc", error)
+    """What a worker's code raised, out of Ray Train's wrapping, or Ray's own."""
+    return getattr(error, "_base_exc", None) or getattr(error, "cause", None) or error
 
 
 def _as_our_error(error: TrainingFailedError, work: Assignment) -> LlumiError:
