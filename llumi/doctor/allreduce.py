@@ -1,6 +1,6 @@
 """All-reduce between two processes, and which pairs of nodes meet when.
 
-Sent to the nodes as code, so it needs nothing but torch there.
+Sent to the nodes as code, with llumi/interfaces.py, so it needs nothing but torch there.
 """
 
 import socket
@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
+
+from llumi.interfaces import speak_from
 
 SMALL_REPEATS, LARGE_REPEATS = 20, 3
 LARGE_BYTES = {"gloo": 16 * 2**20, "nccl": 256 * 2**20}
@@ -34,22 +36,24 @@ def open_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def all_reduce(rank: int, address: str, port: int, backend: str, seconds: float) -> dict[str, Any]:
+def all_reduce(rank: int, addresses: tuple[str, str], port: int, backend: str, seconds: float) -> dict[str, Any]:
     """One of two ranks: its latency in microseconds and MB/s of all-reduce, or `failed`, which says at which step and why.
 
-    Rank 0 listens on `port`, both wait `seconds` for one another at each step. With two ranks every byte of the tensor
-    crosses the wire once in either direction, so MB/s is the tensor's size by the time.
+    `addresses` are those of both nodes. Rank 0 listens on `port`; both speak from their own address, as ranks of a training
+    run do, and wait `seconds` for one another at each step. With two ranks every byte of the tensor crosses the wire once in
+    either direction, so MB/s is the tensor's size by the time.
     """
     import torch
     import torch.distributed as dist
 
     device = "cuda" if backend == "nccl" else "cpu"
-    step = f"meeting at {address}:{port}"
+    step = f"meeting at {addresses[0]}:{port}"
+    speak_from(addresses[rank])
     try:
-        dist.init_process_group(
-            backend, init_method=f"tcp://{address}:{port}", rank=rank, world_size=2, timeout=timedelta(seconds=seconds)
-        )
+        patience = timedelta(seconds=seconds)
+        store = dist.TCPStore(addresses[0], port, world_size=2, is_master=rank == 0, timeout=patience)
         step = f"{backend} between them"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=2, timeout=patience)
         small = torch.full((1,), float(rank + 1), device=device)
         dist.all_reduce(small)
         if small.item() != 3:

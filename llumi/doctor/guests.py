@@ -11,6 +11,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from llumi import interfaces
 from llumi.doctor import allreduce, node
 from llumi.doctor.check import Silence
 
@@ -19,7 +20,7 @@ Key = TypeVar("Key")
 _UNEXPECTED = (2, 3)
 """Ray's reasons for the death of a node after which it is missed: it went silent, or was taken away. Others said good-bye."""
 
-_SENT_AS_CODE: tuple[ModuleType, ...] = (node, allreduce)
+_SENT_AS_CODE: tuple[ModuleType, ...] = (node, allreduce, interfaces)
 
 
 @dataclass(frozen=True)

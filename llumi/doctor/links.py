@@ -92,8 +92,9 @@ def _round(meetings: Sequence[tuple[Guest, Guest, str]], seconds: float) -> list
     asked = {}
     for at, (first, second, backend) in enumerate(meetings):
         if not isinstance(ports[at], Silence):
+            addresses = (first.host.address, second.host.address)
             for rank, guest in enumerate((first, second)):
-                asked[at, rank] = guest.ask(all_reduce, rank, first.host.address, ports[at], backend, seconds)
+                asked[at, rank] = guest.ask(all_reduce, rank, addresses, ports[at], backend, seconds)
     # A step to meet, one to reduce, and one for a process that starts and imports torch.
     answers = gather(asked, 3 * seconds)
     links = []

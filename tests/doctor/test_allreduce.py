@@ -20,12 +20,17 @@ def test_every_pair_once_and_nobody_twice_in_a_round(count: int):
 
 
 @pytest.mark.slow
-def test_two_processes_reduce_and_one_that_waits_in_vain_says_so():
-    port = open_port()
+def test_two_processes_reduce_and_those_that_cannot_say_where_it_ended(monkeypatch: pytest.MonkeyPatch):
+    here = ("127.0.0.1", "127.0.0.1")
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        figures = pool.starmap(all_reduce, [(rank, "127.0.0.1", port, "gloo", 30.0) for rank in (0, 1)], chunksize=1)
+        figures = pool.starmap(all_reduce, [(rank, here, port, "gloo", 30.0) for port in [open_port()] for rank in (0, 1)], 1)
         started = time.monotonic()
-        (alone,) = pool.starmap(all_reduce, [(1, "127.0.0.1", open_port(), "gloo", 2.0)])
+        (alone,) = pool.starmap(all_reduce, [(1, here, open_port(), "gloo", 2.0)])
     assert all(each["megabytes_per_second"] > 1 and each["latency_microseconds"] > 0 for each in figures)
     assert alone["failed"].startswith("meeting at 127.0.0.1:")
     assert time.monotonic() - started < 30
+
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "none0")  # they meet, and have no interface to speak from
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        figures = pool.starmap(all_reduce, [(rank, here, port, "gloo", 5.0) for port in [open_port()] for rank in (0, 1)], 1)
+    assert all(each["failed"].startswith("gloo between them: ") for each in figures)
