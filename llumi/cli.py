@@ -8,6 +8,7 @@ import typer
 import yaml
 
 from llumi.cli_access import audit_app, keys_app
+from llumi.cli_doctor import doctor
 from llumi.cli_serve import serve_app
 from llumi.cli_top import top
 from llumi.config import Stage, load_config
@@ -50,6 +51,7 @@ app.add_typer(keys_app, name="keys")
 app.add_typer(audit_app, name="audit")
 app.add_typer(config_app, name="config")
 app.command()(top)
+app.command()(doctor)
 
 
 @app.command()
@@ -550,32 +552,6 @@ def forget(
     with progress_shown(quiet=as_json) as progress:
         report = run_forget(tree, post or [], author or [], progress, dry_run=dry_run)
     show_forgotten(report, tree.storage.uri, as_json)
-
-
-@app.command()
-def doctor(
-    timeout: Annotated[
-        float, typer.Option(min=1, metavar="SECONDS", help="What a node has for an answer, and a pair of nodes for each step.")
-    ] = 20,
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Check nodes, GPUs, all-reduce between nodes, store, versions, clocks, disks and switches: one verdict each.
-
-    Exit code 1 where one fails. A node that is dead or hangs costs its time-out and is named.
-    Example: llumi doctor --set ray.address=auto --timeout 10
-    """
-    from llumi.doctor.run import Patience, diagnose, show_checks
-    from llumi.ray_session import ray_session
-
-    tree = load_config(config, overrides or ())
-    with progress_shown(quiet=as_json) as progress:
-        progress("starting Ray", 0)
-        with ray_session(tree.ray):
-            checks = diagnose(tree, Patience(timeout), progress)
-    show_checks(checks, as_json)
-    raise typer.Exit(0 if all(check.passed for check in checks) else 1)
 
 
 @config_app.command("show")

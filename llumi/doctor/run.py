@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.table import Table
-
 from llumi.config import Config, StorageConfig
 from llumi.doctor import judge, node
 from llumi.doctor.alike import PACKAGES, judge_versions
@@ -18,7 +16,6 @@ from llumi.doctor.store import leave_mark, look_into_store, remove_mark
 from llumi.doctor.switches import judge_outbound, judge_telemetry
 from llumi.environment import OUTBOUND_OFF
 from llumi.progress import Progress, silent
-from llumi.terminal import console, escape, show_figures, show_wide
 
 CLOCK_SAMPLES = 5
 
@@ -102,28 +99,3 @@ def _links(links: Links) -> Check:
         f"{slowest.megabytes_per_second:.0f} MB/s, {slowest.latency_microseconds:.0f} µs{untried}"
     )
     return verdict("all-reduce", [], found, rows)
-
-
-def show_checks(checks: Sequence[Check], as_json: bool = False) -> None:
-    """Print the checks as one table, and that of the pairs of nodes; or all as JSON, with the rows behind each verdict."""
-    if as_json:
-        show_figures("doctor", {"checks": [asdict(check) for check in checks]}, as_json=True)
-        return
-    table = Table("", "check", "found", box=None, padding=(0, 2, 0, 0))
-    for check in checks:
-        table.add_row("[green]pass[/]" if check.passed else "[red]FAIL[/]", check.name, escape(check.detail))
-    console.print(table)
-    pairs = next((check.rows for check in checks if check.name == "all-reduce"), ())
-    if len(pairs) > 1:
-        show_wide(_table_of_pairs(pairs))
-
-
-def _table_of_pairs(rows: Sequence[Any]) -> Table:
-    table = Table("pair", "over", box=None, padding=(0, 2, 0, 0))
-    for column in ("MB/s", "latency, µs"):
-        table.add_column(column, justify="right")
-    for row in rows:
-        figures = [row["megabytes_per_second"], row["latency_microseconds"]]
-        shown = ["[red]none[/]" if figure is None else f"{figure:,.0f}" for figure in figures]
-        table.add_row(f"{escape(row['first'])} - {escape(row['second'])}", row["backend"], *shown)
-    return table

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from llumi.cli_doctor import show_checks
 from llumi.config import Config, RayConfig, StorageConfig, load_config
 from llumi.doctor.check import Check
-from llumi.doctor.run import Patience, diagnose, show_checks
+from llumi.doctor.run import Patience, diagnose
 
 ray = pytest.importorskip("ray")
 
