@@ -34,6 +34,7 @@ FLOORS = {
     "llumi.doctor.guests": 2,
     "llumi.doctor.judge": 2,
     "llumi.doctor.links": 2,
+    "llumi.doctor.node": 2,
     "llumi.doctor.run": 2,
     "llumi.demo": 3,
     "llumi.forget": 3,
