@@ -58,7 +58,7 @@ def judge_gpus(config: Config, nodes: Sequence[Sized], reports: Reports) -> Chec
                 f"{name} has {len(report['gpus'])}, and Ray was told of {counts.get(name, 0)}; start it with --num-gpus there"
             )
     with_gpus = {name: report for name, report in reports.items() if report["gpus"]}
-    drivers = {name: {"driver": report["gpus"][0]["driver"], "torch": report["versions"]["torch"]} for name, report in
+    drivers = {name: {"driver": report["gpus"][0]["driver"], "torch": report["versions"].get("torch")} for name, report in
                with_gpus.items()}  # fmt: skip
     problems += [f"{name} has {what} {has}, and most others {most}" for name, what, has, most in unlike(drivers)]
     if not found:

@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import time
@@ -35,10 +36,10 @@ def now() -> float:
     return time.time()
 
 
-def look(packages: Sequence[str], switches: Sequence[str]) -> dict[str, Any]:
+def look(switches: Sequence[str]) -> dict[str, Any]:
     """All that the verdicts ask of a node but the store; `switches` are names of environment variables."""
     return {
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
+        "versions": {"python": platform.python_version()} | _installed(),
         "constraints": _constraints(),
         "gpus": _gpus(),
         "worker_environment": {name: os.environ.get(name) for name in switches},
@@ -49,11 +50,14 @@ def look(packages: Sequence[str], switches: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def _installed() -> dict[str, str]:
+    """All packages with their versions; of one that is there twice, the one that is imported."""
+    found: dict[str, str] = {}
+    for package in importlib.metadata.distributions():
+        name = package.metadata["Name"]
+        if name:
+            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), package.version)
+    return found
 
 
 def _constraints() -> str | None:

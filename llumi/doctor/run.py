@@ -8,7 +8,7 @@ from typing import Any
 
 from llumi.config import Config, StorageConfig
 from llumi.doctor import judge, node
-from llumi.doctor.alike import PACKAGES, judge_versions
+from llumi.doctor.alike import judge_versions
 from llumi.doctor.check import Check, Silence, verdict
 from llumi.doctor.guests import Guest, find_nodes, gather, guests_on
 from llumi.doctor.links import Links, measure_links
@@ -33,7 +33,7 @@ def diagnose(config: Config, patience: Patience = Patience(), progress: Progress
     nodes, lost = find_nodes()
     with guests_on(nodes) as guests:
         progress("asking the nodes", 0)
-        hellos = _ask(guests, patience.answer_seconds, node.look, PACKAGES, tuple(OUTBOUND_OFF))
+        hellos = _ask(guests, patience.answer_seconds, node.look, tuple(OUTBOUND_OFF))
         reports = {name: answer for name, answer in hellos.items() if not isinstance(answer, Silence)}
         silences = {name: answer for name, answer in hellos.items() if isinstance(answer, Silence)}
         checks = [judge.judge_nodes(nodes, {found.name: found.reason for found in lost}, silences)]

@@ -27,7 +27,7 @@ class Node:
 def report(**changed: Any) -> dict[str, Any]:
     """What a node says where all is well."""
     return {
-        "versions": dict.fromkeys(PACKAGES, "1.0") | {"torch": "2.13.0+cpu", "vllm": None},
+        "versions": dict.fromkeys(("python", *PACKAGES, "xxhash"), "1.0") | {"torch": "2.13.0+cpu"},
         "constraints": "a" * 64,
         "gpus": [],
         "worker_environment": dict(OUTBOUND_OFF),
@@ -63,6 +63,7 @@ def test_a_node_that_died_or_hangs_is_named():
     ("changed", "says"),
     [
         ({"versions": versions(transformers="0.9")}, "10.0.0.3 has transformers 0.9, and most nodes 1.0"),
+        ({"versions": versions(xxhash="0.8")}, "10.0.0.3 has xxhash 0.8, and most nodes 1.0"),
         ({"versions": versions(llumi=None)}, "10.0.0.3 has no llumi, and most nodes 1.0"),
         ({"versions": versions(torch="2.12.0+cu130")}, "10.0.0.3 has torch 2.12.0, and most nodes 2.13.0"),
         ({"constraints": "b" * 64}, "10.0.0.3 has another constraints.txt"),
@@ -76,9 +77,10 @@ def test_the_node_and_the_package_that_differ_are_named(changed: dict[str, Any],
 
 
 def test_a_build_for_gpus_and_a_node_without_vllm_are_no_difference():
-    assert judge_versions(three(versions=versions(torch="2.13.0+cu130", vllm="0.32.0"), constraints=None)).passed
-    unlike = three(versions=versions(vllm="0.31.0")) | {"10.0.0.2": report(versions=versions(vllm="0.32.0"))}
-    assert "vllm" in judge_versions(unlike | {"10.0.0.1": report(versions=versions(vllm="0.32.0"))}).detail
+    gpu = {"torch": "2.13.0+cu130", "vllm": "0.32.0", "nvidia-nccl": "2.29"}
+    assert judge_versions(three(versions=versions(**gpu), constraints=None)).passed
+    old = three(versions=versions(vllm="0.31.0")) | {"10.0.0.2": report(versions=versions(vllm="0.32.0"))}
+    assert "10.0.0.3 has vllm 0.31.0, and most nodes 0.32.0" in judge_versions(old).detail
 
 
 def test_gpus_are_counted_against_training_and_service():
@@ -156,7 +158,7 @@ def test_many_problems_of_one_kind_are_counted():
 def test_a_node_says_what_the_verdicts_ask_for(ray_cluster: None):
     import ray
 
-    said = ray.get(ray.remote(look).remote(PACKAGES, tuple(OUTBOUND_OFF)))
+    said = ray.get(ray.remote(look).remote(tuple(OUTBOUND_OFF)))
     assert said.keys() == report().keys()
     assert {"working folder", "copies of models", "Ray's session"} <= said["disks"].keys()
     assert said["versions"]["ray"] == ray.__version__
