@@ -9,6 +9,7 @@ import yaml
 
 from llumi.cli_access import audit_app, keys_app
 from llumi.cli_doctor import doctor
+from llumi.cli_plan import plan
 from llumi.cli_serve import serve_app
 from llumi.cli_top import top
 from llumi.config import Stage, load_config
@@ -51,6 +52,7 @@ app.add_typer(keys_app, name="keys")
 app.add_typer(audit_app, name="audit")
 app.add_typer(config_app, name="config")
 app.command()(top)
+app.command()(plan)
 app.command()(doctor)
 
 
