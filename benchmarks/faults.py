@@ -1,13 +1,14 @@
 """What dies in the middle of work on a cluster, and what that costs: is the result the same, how much longer did it take?
 
-    python benchmarks/faults.py [--only pairs train generate serve head users] [--json]
+    python benchmarks/faults.py [--only pairs train generate serve head users] [--faults killed store link disk] [--json]
 
 A head, two workers, an S3 store and a laptop, each in a network namespace of its own (common/nodes.py), so root is needed.
 Each job is run undisturbed first; then again, from the same inputs, for each of
 
 - "killed": a worker node is powered off (kill -9 of all of it) and stays away;
 - "store": the store is killed, and is back after 30 s;
-- "link": the cable of a worker node is pulled, and put back after 20 s.
+- "link": the cable of a worker node is pulled, and put back after 20 s;
+- "disk": the disk of a worker node is full, until the job is done.
 
 `same` says that the artifact is the same: files byte for byte, or of a model all weights to five places. `longer_seconds` is
 against the undisturbed run: the time to notice, the work that was repeated, and on two cores much noise. `submissions` above
@@ -89,7 +90,7 @@ def _after(pattern: str, pause: float = 0) -> Callable[[Run, Storage], None]:
 
 
 def _first_checkpoint(run: Run, storage: Storage) -> None:
-    while not any(f"step-{20:08d}" in info.path for info in _below(storage, "checkpoints/gm-sft")):
+    while not any(info.is_file and f"step-{20:08d}" in info.path for info in _below(storage, "checkpoints/gm-sft")):
         if run.ended:
             raise RuntimeError(f"it ended before its first checkpoint:\n{run.log[-3000:]}")
         time.sleep(0.5)
@@ -127,7 +128,13 @@ def link(nodes: Nodes) -> Row:
     return {"counted_as_dead": nodes.workers[0].address not in nodes.alive()}
 
 
-FAULTS: dict[str, Fault] = {"killed": killed, "store": store, "link": link}
+def disk(nodes: Nodes) -> Row:
+    """The disk of a worker node takes nothing more until the job is done: no log, no block that is spilled."""
+    nodes.fill_disk(nodes.workers[0])
+    return {}
+
+
+FAULTS: dict[str, Fault] = {"killed": killed, "store": store, "link": link, "disk": disk}
 
 
 def disturbed(nodes: Nodes, name: str, faults: Sequence[str] = tuple(FAULTS)) -> dict[str, Row]:
@@ -296,6 +303,7 @@ def _alike(one: object, other: object) -> bool:
 def bring_back(nodes: Nodes) -> None:
     """Start again what a fault took."""
     for worker in nodes.workers:
+        nodes.free_disk(worker)
         if worker.address not in nodes.alive():
             worker.kill()
             nodes.start_worker(worker)
@@ -343,6 +351,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = [*WORKS, "serve", "head", "users"]
     parser.add_argument("--only", nargs="*", choices=parts, default=parts)
+    parser.add_argument("--faults", nargs="*", choices=FAULTS, default=[*FAULTS])
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     figures: dict[str, Row] = {}
@@ -351,8 +360,12 @@ def main() -> None:
             if "pairs" not in arguments.only:
                 require(nodes.submit("build_pairs"))
             for part in arguments.only:
-                others = {"serve": serving, "head": head_killed, "users": two_users}
-                figures |= others[part](nodes) if part in others else disturbed(nodes, part)
+                if part in WORKS:
+                    figures |= disturbed(nodes, part, arguments.faults)
+                elif part == "serve":
+                    figures |= serving(nodes, arguments.faults)
+                else:
+                    figures |= {"head": head_killed, "users": two_users}[part](nodes)
     except NoNamespacesError as error:
         print(f"left out: {error}")
         return

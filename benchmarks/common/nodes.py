@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -26,6 +26,8 @@ from .store import BUCKET, KEYS, ROOT_USER, gateway, make_bucket, wait_until_up
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 UP_SECONDS = 120
+DISK_MIB = 512
+_FILLER = "filler"
 CPUS_PER_NODE = 1
 """So that two ranks, or two actors, never share a node while all three live, and fit on what is left when one is gone."""
 
@@ -124,6 +126,16 @@ class Nodes:
         self._ray_start(worker, f"--address={self.head.address}:6379")
         _eventually(lambda: worker.address in self.alive(), UP_SECONDS, worker.name)
 
+    def fill_disk(self, worker: Host) -> None:
+        """Until nothing more fits on it; `free_disk` ends it."""
+        with (next(iter(worker.mounts)) / _FILLER).open("wb", buffering=0) as filler, suppress(OSError):
+            while filler.write(bytes(2**20)):
+                pass
+
+    def free_disk(self, worker: Host) -> None:
+        """See `fill_disk`."""
+        (next(iter(worker.mounts)) / _FILLER).unlink(missing_ok=True)
+
     def alive(self) -> list[str]:
         """The addresses of the nodes that the head holds for alive."""
         return sorted(row["node_ip"] for row in self._rows("nodes") if row["state"] == "ALIVE")
@@ -180,6 +192,7 @@ class Nodes:
 def three_nodes(settings: str) -> Iterator[Nodes]:
     """A cluster that is up, with `settings` (YAML) beside the address of its store; raises NoNamespacesError."""
     folder = Path(tempfile.mkdtemp(prefix="lu", dir="/tmp"))  # a socket's path may have 107 characters
+    disks: list[Path] = []
     try:
         (folder / "token").write_text(secrets.token_hex(32))
         (folder / "token").chmod(0o600)
@@ -198,8 +211,11 @@ def three_nodes(settings: str) -> Iterator[Nodes]:
             }
             (folder / "ray").mkdir()
             for name in ("head", "one", "two"):  # Ray takes them for machines: what one deletes, the others keep
-                (folder / f"disk-{name}").mkdir()
-                made[name].mounts[folder / f"disk-{name}"] = folder / "ray"
+                disk = folder / f"disk-{name}"
+                disk.mkdir()
+                subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", disk], check=True)
+                disks.append(disk)
+                made[name].mounts[disk] = folder / "ray"
             nodes = Nodes(folder, hosts, made["head"], (made["one"], made["two"]), made["store"], made["laptop"])
             nodes.start_store()
             make_bucket(f"http://{nodes.store.address}:9000")
@@ -210,6 +226,8 @@ def three_nodes(settings: str) -> Iterator[Nodes]:
                 nodes.start_worker(worker)
             yield nodes
     finally:
+        for disk in disks:
+            subprocess.run(["umount", "--lazy", disk], check=False)
         shutil.rmtree(folder, ignore_errors=True)
 
 
