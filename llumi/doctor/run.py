@@ -18,6 +18,7 @@ from llumi.environment import OUTBOUND_OFF
 from llumi.progress import Progress, silent
 
 CLOCK_SAMPLES = 5
+MARK_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,19 @@ def _clocks(guests: Sequence[Guest], seconds: float) -> dict[str, tuple[float, f
 
 
 def _store(guests: Sequence[Guest], config: StorageConfig, seconds: float) -> dict[str, Any]:
-    """What each node found; the first one leaves a mark that all should see."""
+    """What each node found; one of the first leaves a mark that all should see."""
     mark = secrets.token_hex(16).encode()
-    first = guests[0]
-    left = gather({first.host.name: first.ask(leave_mark, config, mark)}, seconds)
-    if any(isinstance(answer, Silence) for answer in left.values()):
-        return left
-    asked = {guest.host.name: guest.ask(look_into_store, config, mark, guest.host.node_id[:12]) for guest in guests}
-    answers = gather(asked, seconds)
+    answers: dict[str, Any] = {}
+    for first in guests[:MARK_ATTEMPTS]:
+        left = gather({first.host.name: first.ask(leave_mark, config, mark)}, seconds)
+        if not isinstance(left[first.host.name], Silence):
+            break
+        answers |= left
+    else:
+        return answers
+    able = [guest for guest in guests if guest.host.name not in answers]
+    asked = {guest.host.name: guest.ask(look_into_store, config, mark, guest.host.node_id[:12]) for guest in able}
+    answers |= gather(asked, seconds)
     gather({"removed": first.ask(remove_mark, config)}, seconds)
     return answers
 

@@ -62,6 +62,11 @@ def test_two_nodes_that_are_fit_then_one_that_hangs_then_one_that_is_dead(
     # A folder of one machine is no store; here both nodes see it, so it is one.
     assert by_name(load_config(None, [f"storage.uri={tmp_path}"]))["store"].passed
 
+    nobody = load_config(None, ["storage.uri=s3://llumi/root", "storage.endpoint_url=http://127.0.0.1:1"])
+    store = by_name(nobody)["store"]
+    assert not store.passed
+    assert store.detail.count("no store answers; check storage.endpoint_url") == 2, store.detail
+
     (other,) = two_nodes.worker_nodes
     raylet = other.all_processes["raylet"][0].process.pid
     os.kill(raylet, signal.SIGSTOP)
