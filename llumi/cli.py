@@ -8,7 +8,9 @@ import typer
 import yaml
 
 from llumi.cli_access import audit_app, keys_app
+from llumi.cli_doctor import doctor
 from llumi.cli_jobs import SUBMIT_SETTINGS, jobs_app, submit
+from llumi.cli_plan import plan
 from llumi.cli_serve import serve_app
 from llumi.cli_top import top
 from llumi.config import Stage, load_config
@@ -53,6 +55,8 @@ app.add_typer(audit_app, name="audit")
 app.add_typer(config_app, name="config")
 app.command(context_settings=SUBMIT_SETTINGS)(submit)
 app.command()(top)
+app.command()(plan)
+app.command()(doctor)
 
 
 @app.command()
@@ -534,17 +538,6 @@ def forget(
     with progress_shown(quiet=as_json) as progress:
         report = run_forget(tree, post or [], author or [], progress, dry_run=dry_run)
     show_forgotten(report, tree.storage.uri, as_json)
-
-
-@app.command()
-def doctor(config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
-    """Check cluster, GPUs, store, versions and outbound paths: one verdict each; exit code 1 where one fails."""
-    from llumi.doctor import diagnose, show_checks
-
-    with job(config, overrides, quiet=as_json) as here:
-        checks = diagnose(here.config)
-    show_checks(checks, as_json)
-    raise typer.Exit(0 if all(check.passed for check in checks) else 1)
 
 
 @config_app.command("show")

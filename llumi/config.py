@@ -563,6 +563,11 @@ class ServeConfig(Section):
         """The section of one role."""
         return self.gm if role == "gm" else self.im
 
+    @property
+    def pools(self) -> list[ScalingConfig]:
+        """What scales by itself: both roles, or what they share."""
+        return [self.shared] if self.shared_base else [self.gm, self.im]
+
     def scaling(self, role: Role) -> ScalingConfig:
         """How the replicas scale that answer for a role."""
         return self.shared if self.shared_base else self.role(role)

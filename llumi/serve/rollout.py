@@ -60,8 +60,7 @@ def plan(config: Config, storage: Storage, nodes: Nodes, tell: Tell = untold) ->
 
     Raises ConfigError, ArtifactError or ModelError where it cannot serve.
     """
-    pools = [config.serve.shared] if config.serve.shared_base else [config.serve.role(role) for role in ROLES]
-    replicas = sum(pool.min_replicas for pool in pools)
+    replicas = sum(pool.min_replicas for pool in config.serve.pools)
     choice = choose_engine(config.serve.engine, replicas, nodes)
     tell(f"engine: {choice.line}")
     check_engine(choice.engine, "serve.engine")

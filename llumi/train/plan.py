@@ -201,10 +201,17 @@ def _adapter_bytes(size: ModelSize, train: TrainConfig, stage: Stage, parent: Ma
     return adapter_bytes(size, before)
 
 
-def _hours(size: ModelSize, train: TrainConfig, stage: Stage, steps: Steps) -> float | None:
-    if train.peak_tflops is None or steps.total is None:
+def stage_flops(size: ModelSize, train: TrainConfig, stage: Stage, steps: Steps) -> int | None:
+    """What all GPUs compute for a stage of full rows, the reference included; none where its steps are not known."""
+    if steps.total is None:
         return None
-    work = steps.total * hardware_flops(size, train, stage) + reference_flops(size, train, stage, steps.examples or 0)
+    return steps.total * hardware_flops(size, train, stage) + reference_flops(size, train, stage, steps.examples or 0)
+
+
+def _hours(size: ModelSize, train: TrainConfig, stage: Stage, steps: Steps) -> float | None:
+    work = stage_flops(size, train, stage, steps)
+    if train.peak_tflops is None or work is None:
+        return None
     return work / (train.num_workers * train.peak_tflops * 1e12 * ASSUMED_UTILISATION) / 3600
 
 

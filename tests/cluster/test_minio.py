@@ -95,7 +95,7 @@ def whole_life(storage: Storage) -> None:
     assert storage.find("pairs/default")
     for kind in ("generations", "evaluations", "references"):
         storage.begin(kind, "default").publish([], fingerprint="f", config={}, inputs=[])
-    for path in ("checkpoints/gm-sft/run/started", "runs/gm-sft/events", ".doctor"):
+    for path in ("checkpoints/gm-sft/run/started", "runs/gm-sft/events", ".doctor", ".doctor-node"):
         storage.write(path, b"x")
     delete_tree(storage.filesystem, storage.path("checkpoints/gm-sft"))
 
