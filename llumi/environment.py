@@ -1,20 +1,20 @@
 """The environment in which every process of LLUMI runs: no telemetry, no hub, an S3 client that MinIO understands.
 
 Applied when `llumi` is imported, before any library that reads these variables, and handed to the workers of a
-cluster through Ray's runtime environment. A variable that the operator has set wins.
+cluster through Ray's runtime environment. One switch decides over the ways out, whatever the libraries' own variables
+say: `LLUMI_OFFLINE`, which is on unless it is 0. Of all else a variable that the operator has set wins.
 """
 
 import logging
 import os
 
-OUTBOUND_OFF = {
+OFFLINE_VARIABLE = "LLUMI_OFFLINE"
+
+_REPORTS_OFF = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray reports even that its reports are off, where a cluster was started with `ray start`; to a closed port, then.
     "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",
-    "HF_HUB_OFFLINE": "1",
-    "HF_DATASETS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    "TRANSFORMERS_OFFLINE": "1",
     "TRL_DISABLE_TELEMETRY": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_DO_NOT_TRACK": "1",
@@ -22,6 +22,10 @@ OUTBOUND_OFF = {
     "WANDB_MODE": "disabled",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+_HUBS_OFF = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "1")
+_HUBS_ON = dict.fromkeys(_HUBS_OFF, "0")
+
+OUTBOUND_OFF = _REPORTS_OFF | _HUBS_OFF
 """Every switch that keeps Ray, Hugging Face, TRL, vLLM and MLflow from speaking to anyone outside."""
 
 QUIET = {
@@ -54,12 +58,16 @@ _OWN = "LLUMI_OWN_"
 
 
 def apply() -> None:
-    """Set what is not set yet in this process, which its children inherit; undo `head_environment` in a worker."""
+    """Close the ways out of this process and its children, and set what else is not set yet.
+
+    In a worker of a local cluster undo `head_environment`, too.
+    """
     for name in _DEAD_END:
         own = os.environ.pop(_OWN + name, None)
         if own is not None:
             os.environ[name] = own
-    for name, value in worker_environment().items():
+    os.environ.update(_outbound())
+    for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     # On some CPUs bitsandbytes looks for a kernel on a hub, and says at every import that it may not.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
@@ -75,4 +83,10 @@ def head_environment() -> dict[str, str]:
 
 def worker_environment() -> dict[str, str]:
     """The variables for a worker on another node, for Ray's `runtime_env={"env_vars": ...}`."""
-    return OUTBOUND_OFF | QUIET
+    return _outbound() | QUIET
+
+
+def _outbound() -> dict[str, str]:
+    """The switch as it stands, and what follows: nobody is reported to either way, hubs are reached where it is 0."""
+    offline = os.environ.get(OFFLINE_VARIABLE, "1").strip() != "0"
+    return _REPORTS_OFF | ({OFFLINE_VARIABLE: "1"} | _HUBS_OFF if offline else {OFFLINE_VARIABLE: "0"} | _HUBS_ON)
