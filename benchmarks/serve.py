@@ -39,7 +39,7 @@ from llumi.serve.metrics import Metrics
 from llumi.serve.ring import KeyRing
 from llumi.storage import Storage
 
-POST = "The flat is so quiet in the evenings, and the days are long since the move to this town."
+POST = "The flat is so quiet in the evenings since the move to this town."
 PACE_SECONDS = 0.3
 LOADS = {"1 client, paced": (1, PACE_SECONDS), "16 clients, paced": (16, PACE_SECONDS), "16 clients, flat out": (16, 0.0)}
 PACED_REQUESTS = {1: 60, 16: 400}

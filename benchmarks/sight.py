@@ -39,7 +39,11 @@ from llumi.serve.metrics import Metrics
 from llumi.serve.ring import KeyRing
 from llumi.storage import Storage
 
-BODY = {"post": "The flat is so quiet in the evenings, and the days are long since the move to this town.", "max_new_tokens": 16, "seed": 1}
+BODY = {
+    "post": "The flat is so quiet in the evenings since the move to this town.",
+    "max_new_tokens": 16,
+    "seed": 1,
+}
 MODELS: Mapping[Role, ServedModel] = {"gm": ServedModel("gm-dpo1", "0123456789ab"), "im": ServedModel("im-sft", "ba98")}
 COUNTED = 20_000
 PAGES = 50

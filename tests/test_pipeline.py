@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow.fs as pafs
 import pytest
 
-from llumi.config import Config, load_config
+from llumi.config import Config, StorageConfig, load_config
 from llumi.corpus.sample import write_sample
 from llumi.errors import ArtifactError, ConfigError
 from llumi.pipeline import choose, look_ahead, pipeline, steps
 from llumi.progress import silent
+from llumi.serve.keys import KeyStore, hashed
 from llumi.storage import Storage
 
 GM = ["models/base", "pairs/default", "models/gm-sft", "models/gm-dpo1"]
@@ -17,6 +19,7 @@ GM = ["models/base", "pairs/default", "models/gm-sft", "models/gm-dpo1"]
 
 @pytest.fixture
 def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    monkeypatch.setenv("LLUMI_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("LLUMI_PRIVACY_KEY", "a long key for the tests")
     write_sample(tmp_path / "corpus", 20)
     return load_config(None, [f"storage.uri={tmp_path / 'store'}", f"corpus.uri={tmp_path / 'corpus'}"])
@@ -86,6 +89,21 @@ def test_looking_ahead_says_what_stands_and_what_would_be_made(deployment: Confi
     found = look_ahead(other, until="gm-dpo1")
     assert [found[name] for name in GM] == ["stands", "config or inputs differ", "a step before it runs", "missing"]
     assert look_ahead(other, "gm-sft", "gm-dpo1")["models/gm-sft"] == "stands"  # pairs are taken as they stand
+
+
+def test_what_a_copy_of_the_store_holds_stands_there_too(deployment: Config, s3_storage: StorageConfig) -> None:
+    for reference in GM[:3]:
+        publish(deployment, reference)
+    before = Storage.open(deployment.storage)
+    _, secret = KeyStore(before).create("desk", ["gm"])
+    before.begin("models", "gm-dpo1").write("content", b"half of it")  # a run was at work when the copy was made
+    backup = Storage.open(s3_storage)
+    pafs.copy_files(before.root, backup.root, source_filesystem=before.filesystem, destination_filesystem=backup.filesystem)
+
+    found = look_ahead(deployment.model_copy(update={"storage": s3_storage}), until="gm-dpo1")
+    assert [found[name] for name in GM] == ["stands", "stands", "stands", "missing"]
+    assert (backup.fetch("models/gm-sft") / "content").read_bytes() == b""
+    assert [key.hash for key in KeyStore(backup).all()] == [hashed(secret)]
 
 
 def test_what_stands_is_not_made_again(deployment: Config) -> None:

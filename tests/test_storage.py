@@ -161,7 +161,9 @@ def test_every_process_outlasts_a_store_that_restarts(s3_storage: StorageConfig)
         storage.write("notes/one", b"kept")
         on_a_worker: Storage = pickle.loads(pickle.dumps(storage))
         proxy.is_away = True
-        back = threading.Timer(8, lambda: setattr(proxy, "is_away", False))  # a client that forgot its patience gives up after 3
+        back = threading.Timer(
+            8, lambda: setattr(proxy, "is_away", False)
+        )  # a client that forgot its patience gives up after 3
         back.start()
         assert on_a_worker.read("notes/one") == b"kept"
         back.join()

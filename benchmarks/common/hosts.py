@@ -16,7 +16,7 @@ from typing import IO
 
 
 class NoNamespacesError(Exception):
-    """This machine, or this user, cannot make network namespaces; in one line."""
+    """Network namespaces cannot be made here, or not by this user; in one line."""
 
 
 @dataclass
@@ -83,7 +83,9 @@ class Network:
 
     def host(self, name: str, number: int, environment: Mapping[str, str]) -> Host:
         """A new host with the address <prefix>.<number>."""
-        host = Host(f"llumi-{self.mark}-{name}", f"{self.prefix}.{number}", f"l{number}{self.mark}", self.switch, dict(environment))
+        host = Host(
+            f"llumi-{self.mark}-{name}", f"{self.prefix}.{number}", f"l{number}{self.mark}", self.switch, dict(environment)
+        )
         self.hosts.append(host)
         _ip("netns", "add", host.name)
         _ip("link", "add", host.cable, "type", "veth", "peer", "name", "eth0", "netns", host.name)
@@ -119,4 +121,3 @@ def _ip(*words: str) -> str:
     if done.returncode:
         raise NoNamespacesError(f"no network namespaces here: ip {' '.join(words)}: {done.stderr.strip()}")
     return done.stdout
-

@@ -10,24 +10,24 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import httpx
-import pyarrow.fs as pafs
 
 from llumi.config import StorageConfig
 from llumi.environment import OUTBOUND_OFF
-from llumi.storage import Storage
 
 from .hosts import Host, Network, network
+from .store import BUCKET, KEYS, ROOT_USER, gateway, make_bucket, wait_until_up
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-BUCKET = "llumi"
-KEYS = {"AWS_ACCESS_KEY_ID": "llumi-trial", "AWS_SECRET_ACCESS_KEY": "llumi-trial-secret"}
 UP_SECONDS = 120
+DISK_MIB = 512
+_FILLER = "filler"
 CPUS_PER_NODE = 1
 """So that two ranks, or two actors, never share a node while all three live, and fit on what is left when one is gone."""
 
@@ -112,16 +112,9 @@ class Nodes:
 
     def start_store(self) -> None:
         """MinIO's gateway code, as JuiceFS ships it; what it held before, it holds again."""
-        meta, log = f"sqlite3://{self.folder}/meta.db", self._log("store")
-        juicefs = _program("juicefs")
-        if not (self.folder / "meta.db").exists():
-            place = ["--storage", "file", "--bucket", f"{self.folder}/objects/"]
-            subprocess.run([juicefs, "format", meta, "llumi", *place], check=True, capture_output=True)
-        gateway = [juicefs, "gateway", "--multi-buckets", "--no-usage-report", meta, f"{self.store.address}:9000"]
-        root = {"MINIO_ROOT_USER": KEYS["AWS_ACCESS_KEY_ID"], "MINIO_ROOT_PASSWORD": KEYS["AWS_SECRET_ACCESS_KEY"]}
-        self.store.environment |= root
-        self.store.start(gateway, log)
-        _eventually(lambda: _answers(f"{self.storage.endpoint_url}/minio/health/live"), UP_SECONDS, "the store")
+        self.store.environment |= ROOT_USER
+        self.store.start(gateway(self.folder, f"{self.store.address}:9000"), self._log("store"))
+        wait_until_up(f"http://{self.store.address}:9000")
 
     def start_head(self) -> None:
         """The head and its dashboard."""
@@ -133,11 +126,25 @@ class Nodes:
         self._ray_start(worker, f"--address={self.head.address}:6379")
         _eventually(lambda: worker.address in self.alive(), UP_SECONDS, worker.name)
 
+    def fill_disk(self, worker: Host) -> None:
+        """Until nothing more fits on it; `free_disk` ends it."""
+        with (next(iter(worker.mounts)) / _FILLER).open("wb", buffering=0) as filler, suppress(OSError):
+            while filler.write(bytes(2**20)):
+                pass
+
+    def free_disk(self, worker: Host) -> None:
+        """See `fill_disk`."""
+        (next(iter(worker.mounts)) / _FILLER).unlink(missing_ok=True)
+
     def alive(self) -> list[str]:
         """The addresses of the nodes that the head holds for alive."""
-        answer = self._get("/api/v0/nodes?limit=100")
-        rows = answer["data"]["result"]["result"] if answer else []
-        return sorted(row["node_ip"] for row in rows if row["state"] == "ALIVE")
+        return sorted(row["node_ip"] for row in self._rows("nodes") if row["state"] == "ALIVE")
+
+    def where(self, kind: Literal["tasks", "actors"], name: str) -> set[str]:
+        """The addresses of the nodes on which tasks or actors whose name has this part in it have run."""
+        address = {row["node_id"]: row["node_ip"] for row in self._rows("nodes")}
+        named = "name" if kind == "tasks" else "class_name"
+        return {address[row["node_id"]] for row in self._rows(kind) if name in row[named] and row["node_id"] in address}
 
     def submit(self, job: str, *arguments: str) -> Run:
         """`llumi submit` on the laptop, from the project's folder."""
@@ -147,6 +154,13 @@ class Nodes:
             env=self.laptop.environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         return Run(process)
+
+    def stop(self, run: Run) -> None:
+        """End a job, as `ray job stop` does, and wait until it is down."""
+        job_id = re.search(r"job (raysubmit_\w+)", run.log)
+        assert job_id is not None
+        self.laptop.run([str(BIN / "ray"), "job", "stop", "--address", self.dashboard, job_id[1]])
+        run.wait()
 
     @property
     def config_file(self) -> Path:
@@ -161,10 +175,14 @@ class Nodes:
     def _log(self, name: str) -> object:
         return (self.folder / f"{name}.log").open("ab")
 
+    def _rows(self, kind: str) -> list[dict]:
+        answer = self._get(f"/api/v0/{kind}?limit=10000&detail=true")
+        return answer["data"]["result"]["result"] if answer else []
+
     def _get(self, path: str) -> dict | None:
         token = {"Authorization": f"Bearer {(self.folder / 'token').read_text()}"}
         try:
-            answer = httpx.get(f"{self.dashboard}{path}", headers=token, timeout=5, trust_env=False)
+            answer = httpx.get(f"{self.dashboard}{path}", headers=token, timeout=20, trust_env=False)
         except httpx.HTTPError:
             return None
         return answer.json() if answer.status_code == httpx.codes.OK else None
@@ -174,6 +192,7 @@ class Nodes:
 def three_nodes(settings: str) -> Iterator[Nodes]:
     """A cluster that is up, with `settings` (YAML) beside the address of its store; raises NoNamespacesError."""
     folder = Path(tempfile.mkdtemp(prefix="lu", dir="/tmp"))  # a socket's path may have 107 characters
+    disks: list[Path] = []
     try:
         (folder / "token").write_text(secrets.token_hex(32))
         (folder / "token").chmod(0o600)
@@ -192,11 +211,14 @@ def three_nodes(settings: str) -> Iterator[Nodes]:
             }
             (folder / "ray").mkdir()
             for name in ("head", "one", "two"):  # Ray takes them for machines: what one deletes, the others keep
-                (folder / f"disk-{name}").mkdir()
-                made[name].mounts[folder / f"disk-{name}"] = folder / "ray"
+                disk = folder / f"disk-{name}"
+                disk.mkdir()
+                subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", disk], check=True)
+                disks.append(disk)
+                made[name].mounts[disk] = folder / "ray"
             nodes = Nodes(folder, hosts, made["head"], (made["one"], made["two"]), made["store"], made["laptop"])
             nodes.start_store()
-            _make_bucket(nodes.storage)
+            make_bucket(f"http://{nodes.store.address}:9000")
             where = f"  uri: {nodes.storage.uri}\n  endpoint_url: {nodes.storage.endpoint_url}\n"
             nodes.config_file.write_text(f"ray:\n  address: auto\nstorage:\n{where}{settings}")
             nodes.start_head()
@@ -204,32 +226,9 @@ def three_nodes(settings: str) -> Iterator[Nodes]:
                 nodes.start_worker(worker)
             yield nodes
     finally:
+        for disk in disks:
+            subprocess.run(["umount", "--lazy", disk], check=False)
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _make_bucket(storage: StorageConfig) -> None:
-    os.environ.update(KEYS)
-    assert storage.endpoint_url is not None
-    operator = pafs.S3FileSystem(
-        access_key=KEYS["AWS_ACCESS_KEY_ID"], secret_key=KEYS["AWS_SECRET_ACCESS_KEY"], scheme="http",
-        endpoint_override=storage.endpoint_url.removeprefix("http://"), allow_bucket_creation=True,
-    )  # fmt: skip
-    operator.create_dir(BUCKET)
-    Storage.open(storage)
-
-
-def _program(name: str) -> str:
-    found = shutil.which(name, path=f"{BIN}:{os.environ['PATH']}")
-    if found is None:
-        raise FileNotFoundError(f"{name} is not installed (pip install -e '.[dev]')")
-    return found
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2, trust_env=False).status_code < httpx.codes.INTERNAL_SERVER_ERROR
-    except httpx.HTTPError:
-        return False
 
 
 def _eventually(true: Callable[[], bool], seconds: float, what: str) -> None:

@@ -159,7 +159,7 @@ class Likeness:
 
     @classmethod
     def fit(cls, document: Labelled) -> Self:
-        """About a second of one core for each hundred texts, nearly all of it for embeddings."""
+        """About half a second of one core for each hundred texts, most of it for embeddings."""
         kernel = document.kernel
         texts, targets = document.labelled()
         embeddings = _embedded(texts, kernel)
