@@ -25,6 +25,7 @@ FLOORS = {
     "llumi.lineage": 0,
     "llumi.adapters": 0,
     "llumi.embedding": 0,
+    "llumi.embedding_graph": 0,
     "llumi.embedding_light": 0,
     "llumi.ray_session": 2,
     "llumi.terminal": 3,
