@@ -7,7 +7,8 @@ intervals. `read` is what the rules were widened with and likeness fitted to; wh
 CPU milliseconds of a post's tier; and of a made-up reply for the guard with its threads and the rules for its post, whole and
 streamed by word, beside the same patterns in the loop that one would write by hand (each pattern over each sentence and each
 run of neighbours, without looking anything up first), and beside the embedded model writing a reply of 60 tokens. Medians of
-three rounds; the model writes once.
+three rounds; the model writes once. Likeness remembers sentences, so each that it is given has a word of its own, which makes
+it a token or two longer.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from common import never_read
 
 from llumi.config import ServeConfig, load_config
 from llumi.corpus.sample import CLOSINGS, THEMES, WELCOMES
@@ -46,6 +48,7 @@ ROUNDS = 3
 NUM_POSTS = 20
 NUM_LIKE = 20
 POST = "I moved to a new town, and the evenings are quiet. My old friends are kind, but their lives go on without me."
+REPLY = "It makes sense that the evenings feel long when you have just moved somewhere new and quiet."
 REQUEST = Request(tuple(gm_prompt(POST)), Sampling(max_new_tokens=NUM_TOKENS))
 
 
@@ -163,7 +166,7 @@ def cost(standard: Standard, num_replies: int) -> dict[str, float]:
         assert (await guard.complete(case, REQUEST, Saying(reply))).decision == "passed"
 
     async def liked(reply: str) -> None:
-        standard.refusals(reply)
+        assert standard.refusals(never_read(reply)) == ()
 
     async def streamed(reply: str) -> None:
         pieces = [piece async for piece in guard.stream(case, REQUEST, Saying(reply))]
@@ -173,7 +176,7 @@ def cost(standard: Standard, num_replies: int) -> dict[str, float]:
         assert by_hand(standard, reply) == []
 
     async def told(post: str) -> None:
-        standard.tier(post)
+        standard.tier(never_read(post))
 
     async def told_by_rules(post: str) -> None:
         standard.rules.tier(post)
@@ -185,6 +188,7 @@ def cost(standard: Standard, num_replies: int) -> dict[str, float]:
             ("streamed", streamed, replies),
             ("by hand", hand, replies),
             ("likeness of a reply, rules included", liked, replies[:NUM_LIKE]),
+            ("likeness of a reply of one sentence, rules included", liked, [REPLY] * NUM_LIKE),
             ("tier of a post of two sentences", told, [POST] * NUM_POSTS),
             ("the same, rules alone", told_by_rules, [POST] * NUM_POSTS),
         )

@@ -4,8 +4,8 @@
 
 "app" is FastAPI and uvicorn around one engine in one process: nothing can be nearer to it. "serve" is what a user would
 write otherwise, the same app as a deployment of Ray Serve with its defaults. "router" is LLUMI: keys, limits, guard and
-audit line, and a replica in a process of its own. All three are up at once and are asked by turns, on loopback, for the
-same draft; figures are medians over the rounds. Paced clients ask every 0.3 s, so that a latency is not mostly the wait for
+audit line, and a replica in a process of its own. All three are up at once and are asked by turns, on loopback, for
+a draft; figures are medians over the rounds. Paced clients ask every 0.3 s, so that a latency is not mostly the wait for
 a core that the same clients keep busy; "flat out" they ask again at once.
 
 "door" is what the key, the limits, the body and the line in the audit log take of that, in this process and around nothing.
@@ -25,7 +25,7 @@ from pathlib import Path
 
 import aiohttp
 import httpx
-from common import free_port, print_rows
+from common import free_port, never_read, print_rows
 
 from llumi.config import Config, ServeConfig, StorageConfig, load_config
 from llumi.ray_session import ray_session
@@ -39,17 +39,18 @@ from llumi.serve.metrics import Metrics
 from llumi.serve.ring import KeyRing
 from llumi.storage import Storage
 
-BODY = {
-    "post": "The flat is so quiet in the evenings since the move to this town.",
-    "max_new_tokens": 16,
-    "seed": 1,
-}
+POST = "The flat is so quiet in the evenings since the move to this town."
 PACE_SECONDS = 0.3
 LOADS = {"1 client, paced": (1, PACE_SECONDS), "16 clients, paced": (16, PACE_SECONDS), "16 clients, flat out": (16, 0.0)}
 PACED_REQUESTS = {1: 60, 16: 400}
 """In a round; one client that paces itself would take long for more."""
 
 SERVE_DEFAULTS = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "1", "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1"}
+
+
+def new_body() -> dict[str, object]:
+    """Of a request. No two have a sentence in common, nor have their replies, since the guard remembers what it has read."""
+    return {"post": never_read(POST), "max_new_tokens": 16, "seed": 1}
 
 
 def make_app() -> object:
@@ -100,7 +101,7 @@ def started(target: Callable[[int], None]) -> Iterator[Serving]:
     url = f"http://127.0.0.1:{port}"
     for _ in range(600):
         with contextlib.suppress(httpx.HTTPError):
-            if httpx.post(f"{url}/v1/draft", json=BODY, trust_env=False).status_code == httpx.codes.OK:
+            if httpx.post(f"{url}/v1/draft", json=new_body(), trust_env=False).status_code == httpx.codes.OK:
                 break
         time.sleep(0.1)
     try:
@@ -132,8 +133,9 @@ async def load(serving: Serving, clients: int, requests: int, pace_seconds: floa
             for _ in left:
                 await asyncio.sleep(max(0.0, due - time.perf_counter()))
                 due += pace_seconds
+                asked = new_body()
                 began = time.perf_counter()
-                async with client.post(f"{serving.url}/v1/draft", json=BODY) as answer:
+                async with client.post(f"{serving.url}/v1/draft", json=asked) as answer:
                     answer.raise_for_status()
                     body = await answer.read()
                 seconds.append(time.perf_counter() - began)
@@ -197,7 +199,7 @@ def door_microseconds(requests: int, repeats: int) -> dict[str, dict[str, float]
 
 async def through(door: Door, scope: dict, requests: int) -> float:
     """The median seconds of one request."""
-    body = json.dumps(BODY).encode()
+    body = json.dumps(new_body()).encode()
     seconds = []
     for _ in range(requests):
         messages = [{"type": "http.request", "body": body}]

@@ -55,7 +55,7 @@ def submit(
     The code of this folder goes with it, and the files of settings that are named. Example: llumi submit train -- gm sft
     """
     from llumi.jobs_api import JobsClient
-    from llumi.submit import Submission, follow_to_the_end
+    from llumi.submit import Submission, check, follow_to_the_end
     from llumi.submit import submit as submit_job
 
     submission = Submission(
@@ -71,6 +71,7 @@ def submit(
         labels=dict(_pairs("--label", label)),
         by=by,
     )
+    check(submission)
     client = JobsClient(address)
     job_id = submit_job(submission, client)
     if not wait:

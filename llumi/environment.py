@@ -21,12 +21,14 @@ _REPORTS_OFF = {
     "DO_NOT_TRACK": "1",
     "WANDB_MODE": "disabled",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # The builds that LLUMI takes have nothing to send (see pyproject.toml); those from 1.29 on would, unless they are told.
+    "ORT_DISABLE_TELEMETRY": "1",
 }
 _HUBS_OFF = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "1")
 _HUBS_ON = dict.fromkeys(_HUBS_OFF, "0")
 
 OUTBOUND_OFF = _REPORTS_OFF | _HUBS_OFF
-"""Every switch that keeps Ray, Hugging Face, TRL, vLLM and MLflow from speaking to anyone outside."""
+"""Every switch that keeps Ray, Hugging Face, TRL, vLLM, MLflow and ONNX Runtime from speaking to anyone outside."""
 
 QUIET = {
     # MinIO answers HTTP 411 to the trailing checksums that newer S3 clients add; read once, when pyarrow's S3 starts.

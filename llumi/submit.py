@@ -65,12 +65,26 @@ class Submission:
         return {"job_name": self.job, "llumi_version": __version__, **({"submitted_by": self.by} if self.by else {})}
 
 
+def check(submission: Submission) -> None:
+    """What can be known before the cluster is asked; raises ConfigError."""
+    if submission.image:
+        if submission.install:
+            raise ConfigError("--install: not with --image, which brings what it has installed; leave out one of them")
+        for config in named_configs(submission.arguments):
+            if not Path(config).is_absolute():
+                raise ConfigError(f"--config {config}: with --image a job is sent no files; give an absolute path in the image")
+        return
+    script = JOBS / f"{submission.job}.py"
+    if not script.is_file():
+        known = ", ".join(sorted(path.stem for path in JOBS.glob("*.py"))) or "none in this folder"
+        raise ConfigError(f"{script}: no such job; run this in the project's folder (jobs here: {known})")
+
+
 def submit(submission: Submission, client: JobsClient) -> str:
     """Send what the job needs, start it, and return its id; the project's folder is the one this is called in.
 
-    Raises ConfigError for a job that is none and for what cannot be packed, JobError where the cluster takes none.
+    Raises ConfigError for what cannot be packed, JobError where the cluster takes none. Call `check` first.
     """
-    _check(submission)
     job_id = f"{submission.job}-{secrets.token_hex(3)}"
     with tempfile.TemporaryDirectory(prefix="llumi-job-") as scratch:
         runtime_env: dict[str, Any] = {"env_vars": STOPS_IN_PEACE}
@@ -119,20 +133,6 @@ def verdict(job_id: str, ended: JobDetails) -> str:
         return f"failed {job_id}: exit code {ended.driver_exit_code}"
     lines = [line.strip() for line in (ended.message or "").splitlines() if line.strip()]
     return f"failed {job_id}: {ended.error_type or 'it did not start'}: {lines[-1][:_LONGEST_MESSAGE] if lines else ''}"
-
-
-def _check(submission: Submission) -> None:
-    if submission.image:
-        if submission.install:
-            raise ConfigError("--install: not with --image, which brings what it has installed; leave out one of them")
-        for config in named_configs(submission.arguments):
-            if not Path(config).is_absolute():
-                raise ConfigError(f"--config {config}: with --image a job is sent no files; give an absolute path in the image")
-        return
-    script = JOBS / f"{submission.job}.py"
-    if not script.is_file():
-        known = ", ".join(sorted(path.stem for path in JOBS.glob("*.py"))) or "none in this folder"
-        raise ConfigError(f"{script}: no such job; run this in the project's folder (jobs here: {known})")
 
 
 def _installation() -> dict[str, Any]:

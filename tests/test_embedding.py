@@ -1,8 +1,13 @@
+import os
+from pathlib import Path
+
 import numpy as np
+import onnxruntime
 import pytest
 
 from llumi.embedding import Embedder
-from llumi.embedding_light import light_embedder
+from llumi.embedding_light import LAST_LAYER, light_embedder
+from llumi.safety.likeness import LabelledReplies
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +39,29 @@ def test_company_in_the_batch_does_not_show(embedder: Embedder) -> None:
     assert embedder.embed(["one", "two"]).shape == (2, 384)
 
 
-def test_the_light_model_agrees(embedder: Embedder) -> None:
-    texts = ["I feel lonely since I moved.", "Bake the bread.", f"A long text {'and on ' * 400}", ""]
-    np.testing.assert_allclose(light_embedder().embed(texts), embedder.embed(texts), atol=1e-5)
+def test_the_light_model_nearly_agrees(embedder: Embedder) -> None:
+    replies = [reply for replies in LabelledReplies.read().kind.values() for reply in replies][::10]
+    texts = [*replies, "Bake the bread.", f"A long text {'and on ' * 400}", "ok", ""]
+    light, full = light_embedder().embed(texts), embedder.embed(texts)
+    cosines = (light * full).sum(1)
+    assert cosines.min() > 0.97
+    assert cosines.mean() > 0.99
+    assert np.abs(light @ light.T - full @ full.T).max() < 0.07
+    np.testing.assert_allclose(np.linalg.norm(light, axis=1), 1, atol=1e-5)
     assert light_embedder().embed([]).shape == (0, 384)
+
+
+def test_company_does_not_show_in_the_light_model_either() -> None:
+    texts = [f"I walked {'on and ' * number}home." for number in range(12)]
+    low, last = light_embedder().embed_layers(texts, [4, LAST_LAYER])
+    for row, text in enumerate(texts):
+        alone = light_embedder().embed_layers([text], [LAST_LAYER, 4])
+        assert np.array_equal(last[row], alone[0][0])
+        assert np.array_equal(low[row], alone[1][0])
+
+
+def test_the_runtime_has_nothing_to_send_telemetry_with() -> None:
+    libraries = list((Path(onnxruntime.__file__).parent / "capi").glob("*.so*"))
+    assert libraries
+    assert not [path.name for path in libraries if b"OneCollector" in path.read_bytes()]
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"

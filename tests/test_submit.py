@@ -47,7 +47,7 @@ def test_rays_image_takes_no_working_directory_and_no_packages() -> None:
 def test_what_cannot_run_is_refused(submission: Submission, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     with pytest.raises(ConfigError, match=message):
-        submit._check(submission)
+        submit.check(submission)
 
 
 def test_an_installation_follows_the_constraints_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,14 +97,15 @@ class Network:
 
 
 @contextmanager
-def network(prefix: str = "10.201.78") -> Iterator[Network]:
+def network() -> Iterator[Network]:
     """A network that goes, with all that runs in it, when the block ends; raises NoNamespacesError."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         raise NoNamespacesError("network namespaces need root and ip (apt-get install iproute2)")
-    made = Network(prefix, secrets.token_hex(2))
+    mark = secrets.token_hex(2)
+    made = Network(f"10.201.{int(mark[:2], 16)}", mark)
     try:
         _ip("link", "add", made.switch, "type", "bridge")
-        _ip("address", "add", f"{prefix}.254/24", "dev", made.switch)
+        _ip("address", "add", f"{made.prefix}.254/24", "dev", made.switch)
         _ip("link", "set", made.switch, "up")
         yield made
     finally:

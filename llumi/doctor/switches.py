@@ -14,20 +14,20 @@ def judge_telemetry(reports: Reports) -> Check:
     """Every switch of a library that reports home is off in the workers, and Ray's own in Ray's processes."""
     reporting = [name for name in OUTBOUND_OFF if name not in HUB_SWITCHES]
     problems = [*_open(reports, "worker_environment", reporting)]
-    problems += _open(reports, "raylet_environment", RAYS_OWN_SWITCHES, " before ray start")
+    problems += _open(reports, "raylet_environment", RAYS_OWN_SWITCHES, "set it there before ray start")
     return verdict("telemetry", problems, f"off by {len(reporting)} switches on every node")
 
 
 def judge_outbound(reports: Reports) -> Check:
     """The hub clients are offline; whether the network would let anything out is not tried."""
-    problems = list(_open(reports, "worker_environment", HUB_SWITCHES))
+    problems = list(_open(reports, "worker_environment", HUB_SWITCHES, "LLUMI_OFFLINE=0 opened it"))
     found = f"closed by {len(HUB_SWITCHES)} switches on every node; no connection was tried, so the firewall is not judged"
     return verdict("outbound paths", problems, found)
 
 
-def _open(reports: Reports, where: str, switches: Sequence[str], when: str = "") -> Iterator[str]:
+def _open(reports: Reports, where: str, switches: Sequence[str], cure: str = "set it there") -> Iterator[str]:
     for name, report in reports.items():
         environment = report[where]
         for switch in switches if environment is not None else ():
             if environment[switch] != OUTBOUND_OFF[switch]:
-                yield f"{switch} is not {OUTBOUND_OFF[switch]} on {name}; set it there{when}"
+                yield f"{switch} is not {OUTBOUND_OFF[switch]} on {name}; {cure}"

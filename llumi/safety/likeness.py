@@ -18,15 +18,17 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from llumi.embedding_light import LAST_LAYER, light_embedder
+from llumi.embedding_light import LAST_LAYER, MODEL, light_embedder
 from llumi.errors import ConfigError, ModelError
 from llumi.safety.documents import Document, read_document
+from llumi.safety.remembered import Remembered
 from llumi.safety.sentences import Sentences
 
 SENTENCES = 40
@@ -74,8 +76,8 @@ class Labelled(Document):
         return read_document(cls, path or cls.file)
 
     def digest(self) -> str:
-        """Tells texts and kernels apart."""
-        shape = (_NUM_FEATURES, _WORDS_IN_A_ROW, _LETTERS_IN_A_ROW, self.kernel)
+        """Tells texts, kernels and embedding models apart."""
+        shape = (MODEL, _NUM_FEATURES, _WORDS_IN_A_ROW, _LETTERS_IN_A_ROW, self.kernel)
         return hashlib.sha256(f"{shape}{self.model_dump_json()}".encode()).hexdigest()[:16]
 
 
@@ -157,7 +159,7 @@ class Likeness:
 
     @classmethod
     def fit(cls, document: Labelled) -> Self:
-        """About a second of one core for each hundred texts, nearly all of it for embeddings."""
+        """About half a second of one core for each hundred texts, most of it for embeddings."""
         kernel = document.kernel
         texts, targets = document.labelled()
         embeddings = _embedded(texts, kernel)
@@ -197,6 +199,19 @@ class Likeness:
 
     def scores(self, sentences: Sequence[str]) -> Array:
         """A score for each sentence and head, shape (sentences, heads): 1 is like the texts of the head, -1 like the others."""
+        known = [self._remembered.get(sentence) for sentence in sentences]
+        unknown = list(dict.fromkeys(each for each, scores in zip(sentences, known, strict=True) if scores is None))
+        new = dict(zip(unknown, self._scored(unknown), strict=True))
+        for sentence, scores in new.items():
+            self._remembered.put(sentence, scores)
+        rows = [new[each] if scores is None else scores for each, scores in zip(sentences, known, strict=True)]
+        return np.array(rows, np.float32).reshape(len(sentences), len(self.thresholds))
+
+    @cached_property
+    def _remembered(self) -> Remembered:
+        return Remembered()
+
+    def _scored(self, sentences: Sequence[str]) -> Array:
         if not sentences:
             return np.zeros((0, len(self.thresholds)), np.float32)
         scores = _nearness(_embedded(sentences, self.kernel), self.embeddings, self.kernel) @ self.duals

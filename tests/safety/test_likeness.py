@@ -1,4 +1,6 @@
 import pickle
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import yaml
 from llumi.config import SafetyConfig
 from llumi.errors import ConfigError, ModelError
 from llumi.safety import likeness
-from llumi.safety.likeness import SENTENCES, Labelled, LabelledPosts, LabelledReplies, Likeness
+from llumi.safety.likeness import SENTENCES, Array, Kernel, Labelled, LabelledPosts, LabelledReplies, Likeness
 from llumi.safety.standard import Standard
 
 LIKE = Likeness.load(LabelledPosts)
@@ -28,6 +30,25 @@ def test_other_words_for_the_same_are_like_it_and_everyday_is_not():
     assert LIKE.tiers([EVERYDAY, "", AT_RISK]) == [None, None, *LIKE.tiers([AT_RISK])]
     assert LIKE.tiers([]) == []
     assert LIKE.scores([AT_RISK, EVERYDAY]).shape == (2, 2)
+
+
+def test_a_sentence_that_was_scored_is_not_embedded_again(monkeypatch: pytest.MonkeyPatch):
+    asked, embedded = [], likeness._embedded
+
+    def counted(texts: Sequence[str], kernel: Kernel) -> Array:
+        asked.extend(texts)
+        return embedded(texts, kernel)
+
+    monkeypatch.setattr(likeness, "_embedded", counted)
+    fresh = replace(LIKE)
+    first = fresh.scores([AT_RISK, EVERYDAY, AT_RISK])
+    assert asked == [AT_RISK, EVERYDAY]
+    assert np.array_equal(fresh.scores([EVERYDAY, AT_RISK]), first[[1, 0]])
+    assert np.array_equal(first[0], first[2])
+    assert fresh.tiers([AT_RISK]) == LIKE.tiers([AT_RISK])
+    assert asked == [AT_RISK, EVERYDAY]
+    assert replace(HARM).scores([AT_RISK]).shape == (1, 1)
+    assert asked == [AT_RISK, EVERYDAY, AT_RISK]
 
 
 def test_one_sentence_among_many_is_enough_and_the_end_of_a_long_chat_counts():
