@@ -1,9 +1,13 @@
 """The whole of it on two nodes of one machine: fit, then one that hangs, then one that is dead."""
 
+import io
+import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +25,14 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 PATIENCE = Patience(answer_seconds=20, links_seconds=60)
 
 
-@pytest.fixture
-def two_nodes(monkeypatch: pytest.MonkeyPatch, s3_storage: StorageConfig) -> Iterator[Any]:
+@contextmanager
+def two_nodes() -> Iterator[Any]:
     """Two raylets on loopback under one head, with the key of the store in their environment, and this process connected."""
     from ray.cluster_utils import Cluster
 
     from llumi.ray_session import ray_session
 
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "RAY_AUTH_MODE": "disabled"}
     node = {"num_cpus": 1, "object_store_memory": 100_000_000}
     cluster = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
     cluster.add_node(**node, node_name="second")
@@ -44,9 +47,18 @@ def by_name(config: Config, patience: Patience = PATIENCE) -> dict[str, Check]:
     return {check.name: check for check in diagnose(config, patience)}
 
 
-def test_two_nodes_that_are_fit_then_one_that_hangs_then_one_that_is_dead(
-    two_nodes: Any, s3_storage: StorageConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_two_nodes_that_are_fit_then_one_that_hangs_then_one_that_is_dead(s3_storage: StorageConfig, tmp_path: Path):
+    # In a process of its own: this one may be connected to the cluster that other tests share.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as alone:
+        alone.submit(fit_then_one_hangs_then_one_is_dead, s3_storage, tmp_path).result()
+
+
+def fit_then_one_hangs_then_one_is_dead(s3_storage: StorageConfig, tmp_path: Path) -> None:
+    with two_nodes() as cluster:
+        look_at(cluster, s3_storage, tmp_path)
+
+
+def look_at(cluster: Any, s3_storage: StorageConfig, tmp_path: Path) -> None:
     config = load_config(None, [f"storage.uri={s3_storage.uri}", f"storage.endpoint_url={s3_storage.endpoint_url}"])
     checks = by_name(config)
     wrong = [check for check in checks.values() if not check.passed and check.name not in ("disk", "memory")]
@@ -56,8 +68,9 @@ def test_two_nodes_that_are_fit_then_one_that_hangs_then_one_that_is_dead(
     assert link["first"] != link["second"]
     assert link["megabytes_per_second"] > 1
     assert len(checks["versions"].rows) == len(checks["clocks"].rows) == 2
-    show_checks(list(checks.values()))
-    assert "all-reduce" in capsys.readouterr().out
+    with redirect_stdout(io.StringIO()) as shown:
+        show_checks(list(checks.values()))
+    assert "all-reduce" in shown.getvalue()
 
     # A folder of one machine is no store; here both nodes see it, so it is one.
     assert by_name(load_config(None, [f"storage.uri={tmp_path}"]))["store"].passed
@@ -67,7 +80,7 @@ def test_two_nodes_that_are_fit_then_one_that_hangs_then_one_that_is_dead(
     assert not store.passed
     assert store.detail.count("no store answers; check storage.endpoint_url") == 2, store.detail
 
-    (other,) = two_nodes.worker_nodes
+    (other,) = cluster.worker_nodes
     raylet = other.all_processes["raylet"][0].process.pid
     os.kill(raylet, signal.SIGSTOP)
     try:
@@ -80,7 +93,7 @@ def test_two_nodes_that_are_fit_then_one_that_hangs_then_one_that_is_dead(
     assert checks["nodes"].detail == "second is alive for Ray and does not work: no answer in 5 s"
     assert checks["store"].passed
 
-    two_nodes.remove_node(other, allow_graceful=False)
+    cluster.remove_node(other, allow_graceful=False)
     noticed = time.monotonic() + 60
     while sum(node["Alive"] for node in ray.nodes()) > 1:
         assert time.monotonic() < noticed, "Ray takes a node that was killed for alive"
