@@ -197,7 +197,7 @@ def test_the_openai_client_of_the_page_works_on_what_the_demo_made(follower: Fol
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
