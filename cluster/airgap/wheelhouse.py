@@ -74,8 +74,9 @@ def install(folder: Path, target: Path) -> None:
     description = check(folder)
     python = _environment(target)
     wheels = ["--no-index", "--find-links", str(folder)]
-    # No file or variable of pip's may send it elsewhere.
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")} | {"PIP_CONFIG_FILE": os.devnull}
+    # No file or variable of pip's may send it elsewhere, and nothing that lies elsewhere may count as installed.
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHONPATH"))}
+    clean["PIP_CONFIG_FILE"] = os.devnull
     _run([str(python), "-m", "pip", "install", "--quiet", *wheels, *description["install"]], f"{folder}", clean)
     carried = target / "share" / "llumi"
     carried.mkdir(parents=True, exist_ok=True)

@@ -42,7 +42,7 @@ def repack(distribution: Distribution, folder: Path) -> None:
             # What lies outside, such as bin/, is made anew from the entry points.
             if file.parts[0] == ".." or file.suffix == ".pyc" or file.name in _OF_THE_INSTALLATION:
                 continue
-            if len(file.parts) == 2 and file.match("*.dist-info/RECORD"):  # packages carry those of others within
+            if len(file.parts) == 2 and file.match("*.dist-info/RECORD"):  # setuptools holds others, of what it brings along
                 where = file
                 continue
             wheel.write(file.locate(), file.as_posix())

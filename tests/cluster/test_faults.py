@@ -8,7 +8,9 @@ pytest.importorskip("ray")
 
 from common.hosts import NoNamespacesError
 from common.nodes import Nodes
-from faults import disturbed, trial_cluster
+from faults import disturbed, require, trial_cluster
+
+from llumi.storage import Storage
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 DISTURBED = {"pairs": "killed", "train": "store", "generate": "link"}
@@ -28,6 +30,9 @@ def nodes() -> Iterator[Nodes]:
 
 @pytest.mark.parametrize("job", DISTURBED)
 def test_a_job_from_a_laptop_runs_across_nodes_and_comes_to_the_same_after_a_fault(nodes: Nodes, job: str):
+    storage = Storage.open(nodes.storage)
+    if job != "pairs" and storage.find("pairs/default") is None:
+        require(nodes.submit("build_pairs"))
     figures = disturbed(nodes, job, [DISTURBED[job]])
     row = figures[f"{job}, {DISTURBED[job]}"]
     assert row["same"], figures
