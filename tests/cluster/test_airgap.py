@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,7 +40,7 @@ print(len(written[0]), Embedder().embed(["The evenings are quiet."]).shape)
 
 NO_NETWORK = ["unshare", "--net"]
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -151,13 +150,6 @@ def test_a_folder_with_something_else_in_it_is_left_alone(made: Path, tmp_path: 
     assert (tmp_path / "notes.whl").exists()
 
 
-def test_what_an_extra_lacks_is_one_line(made: Path, registry: Path, tmp_path: Path) -> None:
-    done = make(made, "wheelhouse", f"WHEELHOUSE={tmp_path}/house", "EXTRAS=vllm", registry=registry)
-    assert done.returncode == 2
-    assert "error: wheels: Could not find a version that satisfies the requirement vllm" in done.stderr
-
-
-@pytest.mark.slow
 @pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("unshare") is None, reason="a namespace without a network needs root and unshare"
 )
