@@ -9,6 +9,7 @@ import yaml
 
 from llumi.cli_access import audit_app, keys_app
 from llumi.cli_doctor import doctor
+from llumi.cli_jobs import SUBMIT_SETTINGS, jobs_app, submit
 from llumi.cli_plan import plan
 from llumi.cli_serve import serve_app
 from llumi.cli_top import top
@@ -48,9 +49,11 @@ app.add_typer(pairs_app, name="pairs")
 app.add_typer(model_app, name="model")
 app.add_typer(rate_app, name="rate")
 app.add_typer(serve_app, name="serve")
+app.add_typer(jobs_app, name="jobs")
 app.add_typer(keys_app, name="keys")
 app.add_typer(audit_app, name="audit")
 app.add_typer(config_app, name="config")
+app.command(context_settings=SUBMIT_SETTINGS)(submit)
 app.command()(top)
 app.command()(plan)
 app.command()(doctor)
@@ -512,25 +515,6 @@ def pipeline(
         return
     with job(config, overrides, quiet=as_json) as here:
         show_steps(run_pipeline(here.config, here.progress, start=start, until=until), here, as_json)
-
-
-@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-def submit(
-    job_name: Annotated[str, typer.Argument(metavar="JOB", help="A file of jobs/: build_pairs, train, generate, ...")],
-    arguments: Annotated[list[str] | None, typer.Argument(metavar="-- ARGS", help="What the job is given.")] = None,
-    address: Annotated[
-        str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="The cluster's dashboard.")
-    ] = "http://127.0.0.1:8265",
-) -> None:
-    """Run a job on a cluster and follow its log; ends with the job's own verdict.
-
-    Example: llumi submit --address http://head:8265 train -- gm sft
-    """
-    from llumi.submit import submit_job
-
-    # What follows the job's name arrives as it was typed, the separator included.
-    given = arguments[1:] if arguments and arguments[0] == "--" else arguments or []
-    raise typer.Exit(submit_job(job_name, given, address))
 
 
 @app.command()

@@ -15,6 +15,8 @@
     |-- ServeError       the service cannot start, or does not answer
     |   |-- AccessError      a key that cannot be made, found or changed as asked
     |   `-- AuditError       an audit log that cannot be written, or whose chain does not hold
+    |-- JobError         a cluster that takes no job, or knows none as asked
+    |   `-- JobUnreachableError
     `-- RateError        a study that cannot be made, found or used as asked
         `-- DatabaseError    the database of the rating page does not answer
 
@@ -81,6 +83,14 @@ class AccessError(ServeError):
 
 class AuditError(ServeError):
     """The audit log cannot be written, or its chain does not hold."""
+
+
+class JobError(LlumiError):
+    """A cluster takes no job, or none can be followed or stopped as asked."""
+
+
+class JobUnreachableError(JobError):
+    """The cluster's dashboard does not answer."""
 
 
 class RateError(LlumiError):

@@ -156,10 +156,9 @@ class Nodes:
         return Run(process)
 
     def stop(self, run: Run) -> None:
-        """End a job, as `ray job stop` does, and wait until it is down."""
-        job_id = re.search(r"job (raysubmit_\w+)", run.log)
-        assert job_id is not None
-        self.laptop.run([str(BIN / "ray"), "job", "stop", "--address", self.dashboard, job_id[1]])
+        """End a job, and wait until it is down."""
+        _, job_id = run.wait_for("^submitted ").split()
+        self.laptop.run([str(BIN / "llumi"), "jobs", "stop", "--address", self.dashboard, job_id])
         run.wait()
 
     @property

@@ -3,8 +3,10 @@
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,6 +36,7 @@ from llumi.submit import STOPS_IN_PEACE
 from llumi.train.lineage import find_pairs, find_parent
 from llumi.train.run import train_fingerprint
 from tests.conftest import free_port
+from tests.jobs.proxy import wire_to
 from tests.rate.conftest import Browser, House
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -56,6 +59,23 @@ class Cluster:
     @property
     def authorization(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.environment['RAY_AUTH_TOKEN']}"}
+
+    def llumi(self, *arguments: str, cwd: Path = ROOT, **changes: str) -> subprocess.CompletedProcess[str]:
+        """A command that speaks to the dashboard; `changes` are of its environment."""
+        return subprocess.run(
+            [sys.executable, "-m", "llumi.cli", *arguments],
+            cwd=cwd,
+            env=self.own_environment | changes,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=900,
+        )
+
+    @property
+    def own_environment(self) -> dict[str, str]:
+        """That of a machine beside the cluster, which knows its dashboard."""
+        return self.environment | {"RAY_API_SERVER_ADDRESS": self.dashboard, "PYTHONPATH": str(ROOT)}
 
     def submit(
         self, *command: str, job: str, wait: bool = True, variables: str | None = None
@@ -303,24 +323,125 @@ def test_teach(cluster: Cluster) -> None:
         assert revision[-len(draft) :] == draft[-25:]
 
 
-def test_llumi_submit_follows_the_log_and_returns_the_verdict(cluster: Cluster) -> None:
-    """Of three jobs; the pipeline goes on from what stands, and trains no model again."""
+@pytest.fixture
+def counting(tmp_path: Path) -> Path:
+    """A team's own project, whose one job counts slowly."""
+    (tmp_path / "jobs").mkdir()
+    count = (
+        "import sys, time\nfor number in range(int(sys.argv[1])):\n    print('line', number, flush=True)\n    time.sleep(0.1)\n"
+    )
+    (tmp_path / "jobs" / "count.py").write_text(count)
+    return tmp_path
+
+
+@contextlib.contextmanager
+def submitted(cluster: Cluster, folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`llumi submit`, while it runs."""
+    command = [sys.executable, "-m", "llumi.cli", "submit", *arguments]
+    with subprocess.Popen(
+        command, cwd=folder, env=cluster.own_environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def read_until(process: subprocess.Popen[str], end: str) -> list[str]:
+    """What it writes, up to and with the line `end`."""
+    lines = []
+    while not lines or lines[-1] != end:
+        line = process.stdout.readline()
+        assert line, f"it ended before {end!r}: {process.stderr.read()}"
+        lines.append(line.rstrip("\n"))
+    return lines
+
+
+def test_a_log_is_followed_over_a_cut_connection_without_a_line_lost_or_repeated(cluster: Cluster, counting: Path) -> None:
+    resources = ("--num-cpus", "0.5", "--memory", "0.1", "--by", "ada")
+    with (
+        wire_to(int(cluster.dashboard.rpartition(":")[2])) as wire,
+        submitted(cluster, counting, "--address", f"http://127.0.0.1:{wire.port}", *resources, "count", "--", "60") as process,
+    ):
+        lines = read_until(process, "line 10")
+        assert wire.cut()
+        lines += process.stdout.read().splitlines()
+        said = process.stderr.read()
+        process.wait(START_SECONDS)
+    assert [line for line in lines if line.startswith("line")] == [f"line {number}" for number in range(60)]
+    assert process.returncode == 0, said
+    assert "the connection to the cluster was cut" in said
+    job_id = said.splitlines()[1].removeprefix("submitted ")
+    assert said.splitlines()[-1] == f"succeeded {job_id}"
+    # What `ray job logs` prints.
+    theirs = subprocess.run(
+        [str(BIN / "ray"), "job", "logs", "--address", cluster.dashboard, job_id],
+        env=cluster.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=START_SECONDS,
+    )
+    assert "\n".join(lines) in theirs.stdout
+
+
+def test_a_job_goes_on_after_ctrl_c_and_is_found_read_and_stopped(cluster: Cluster, counting: Path) -> None:
+    with submitted(cluster, counting, "--by", "ada", "count", "--", "100000") as process:
+        read_until(process, "line 3")
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+        process.wait(START_SECONDS)
+    assert process.returncode == 130
+    *_, submitted_line, last = said.splitlines()
+    job_id = submitted_line.removeprefix("submitted ")
+    assert re.fullmatch(r"count-[0-9a-f]{6}", job_id)
+    assert last.startswith(f"{job_id} goes on; follow it with: llumi jobs logs --follow")
+    elsewhere = f"http://127.0.0.1:{free_port()}"
+    with ThreadPoolExecutor(2) as pool:
+        listed, table, log, unknown, nowhere, wrong, missing = pool.map(
+            lambda arguments: cluster.llumi(*arguments[0], **arguments[1]),
+            [
+                (("jobs", "list", "--json"), {}),
+                (("jobs", "list"), {}),
+                (("jobs", "logs", job_id), {}),
+                (("jobs", "logs", "--follow", "count-none"), {}),
+                (("jobs", "stop", "--address", elsewhere, job_id), {}),
+                (("jobs", "list"), {"RAY_AUTH_TOKEN": "of another cluster"}),
+                (("jobs", "list"), {"RAY_AUTH_MODE": "disabled"}),
+            ],
+        )
+    (job,) = [job for job in json.loads(listed.stdout)["jobs"] if job["id"] == job_id]
+    assert (job["status"], job["by"], job["command"]) == ("RUNNING", "ada", "python jobs/count.py 100000")
+    assert job_id in table.stdout
+    assert "line 0\nline 1\n" in log.stdout
+    asked = f"--address {cluster.dashboard}"
+    for refused, line in (
+        (unknown, f"count-none: the cluster at {cluster.dashboard} knows no such job"),
+        (nowhere, f"--address {elsewhere}: no Ray dashboard answers"),
+        (wrong, f"{asked}: the cluster asks for a token, and none or a wrong one was sent"),
+        (missing, f"{asked}: the cluster asks for a token, and none or a wrong one was sent"),
+    ):
+        assert refused.returncode == 2
+        assert refused.stderr.startswith(f"error: {line}")
+        assert refused.stderr.count("\n") == 1
+    stopped = cluster.llumi("jobs", "stop", job_id)
+    assert stopped.stdout == f"stopped {job_id}\n", stopped.stderr
+    assert cluster.llumi("jobs", "logs", "--follow", job_id).returncode == 1
+
+
+def test_llumi_submit_follows_the_log_and_returns_the_verdict(cluster: Cluster, tmp_path: Path) -> None:
+    """The pipeline goes on from what stands, and trains no model again; pairs are those that `ray job submit` made."""
     stand_for(cluster, "gm", "dpo1", "gm-sft")
     stand_for(cluster, "im", "sft", "gm-sft")
     stand_for(cluster, "im", "dpo1", "gm-sft")
     before = cluster.storage.list("models")
 
-    def submit(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "llumi.cli", "submit", "--address", cluster.dashboard, *arguments]
-        return subprocess.run(
-            command, cwd=ROOT, env=cluster.environment, capture_output=True, text=True, check=False, timeout=900
-        )
-
     with ThreadPoolExecutor() as pool:
-        done, failed, fleeting = pool.map(
-            lambda arguments: submit(*arguments),
+        done, again, failed, fleeting = pool.map(
+            lambda arguments: cluster.llumi("submit", *arguments),
             [
                 ("pipeline", "--", *cluster.overrides),
+                ("build_pairs", "--", *cluster.overrides, "--set", f"storage.uri={tmp_path}/store"),
                 ("generate", "--", "gm", "gm-none", *cluster.overrides),
                 ("build_pairs",),
             ],
@@ -331,11 +452,17 @@ def test_llumi_submit_follows_the_log_and_returns_the_verdict(cluster: Cluster) 
     made = {generation.name for generation in cluster.storage.list("generations")}
     assert made == {*(f"{role}-{model}" for role in ("gm", "im") for model in ("base", "sft", "dpo1")), *TRAIN_GENERATIONS}
     assert cluster.storage.find("evaluations/default") is not None
+    assert_succeeded(again)
+    ours, theirs = (
+        {entry.path: entry.sha256 for entry in store.manifest("pairs/default").files}
+        for store in (Storage.open(StorageConfig(uri=str(tmp_path / "store"))), cluster.storage)
+    )
+    assert ours == theirs
     assert failed.returncode == 1
     assert "models/gm-none: no such artifact" in failed.stdout
     assert fleeting.returncode == 1
     assert "storage.uri: llumi-data would go with this job's working directory" in fleeting.stdout
     jobs = httpx.get(f"{cluster.dashboard}/api/jobs/", headers=cluster.authorization, timeout=60).json()
-    submitted = [job for job in jobs if job["entrypoint"].startswith("python jobs/")]
-    assert len(submitted) == 3
+    submitted = [job for job in jobs if "llumi_version" in job["metadata"]]
+    assert {job["metadata"]["job_name"] for job in submitted} >= {"build_pairs", "generate", "pipeline"}
     assert all(job["runtime_env"]["env_vars"].items() >= STOPS_IN_PEACE.items() for job in submitted)
