@@ -30,7 +30,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-from common import print_rows
+from common import print_rows, side_by_side
 from common.hosts import NoNamespacesError
 from common.nodes import Nodes, Run, three_nodes
 from common.store import BUCKET
@@ -204,9 +204,9 @@ class Outcomes:
 @contextmanager
 def asked(url: str, secret: str) -> Iterator[Outcomes]:
     """Clients that ask until the block ends."""
-    outcomes, ended = Outcomes(), threading.Event()
+    outcomes = Outcomes()
 
-    def ask() -> None:
+    def ask(ended: threading.Event) -> None:
         headers = {"Authorization": f"Bearer {secret}"}
         with httpx.Client(base_url=url, headers=headers, timeout=130, trust_env=False) as client:
             while not ended.is_set():
@@ -215,15 +215,8 @@ def asked(url: str, secret: str) -> Iterator[Outcomes]:
                 except httpx.HTTPError as error:
                     outcomes.add(type(error).__name__)
 
-    threads = [threading.Thread(target=ask) for _ in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    try:
+    with side_by_side(CLIENTS, ask):
         yield outcomes
-    finally:
-        ended.set()
-        for thread in threads:
-            thread.join()
 
 
 def head_killed(nodes: Nodes) -> dict[str, Row]:

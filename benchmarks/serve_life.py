@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import ray
-from common import free_port, print_rows
+from common import free_port, print_rows, side_by_side
 
 from llumi.config import Config, load_config
 from llumi.ray_session import ray_session
@@ -75,22 +75,15 @@ class Life:
     @contextlib.contextmanager
     def load(self, clients: int | None = None) -> Iterator[Counter[str]]:
         """Clients that ask until the block ends; what came, by status."""
-        ended, outcomes = threading.Event(), Counter[str]()
+        outcomes = Counter[str]()
 
-        def ask() -> None:
+        def ask(ended: threading.Event) -> None:
             with self.client() as client:
                 while not ended.is_set():
                     outcomes[_outcome(lambda: client.post("/v1/draft", json=DRAFT))] += 1
 
-        threads = [threading.Thread(target=ask) for _ in range(clients or self.clients)]
-        for thread in threads:
-            thread.start()
-        try:
+        with side_by_side(clients or self.clients, ask):
             yield outcomes
-        finally:
-            ended.set()
-            for thread in threads:
-                thread.join()
 
 
 def update(life: Life) -> Figures:

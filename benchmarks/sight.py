@@ -3,9 +3,10 @@
     python benchmarks/sight.py [--requests 300] [--rounds 7] [--json]
 
 The app of the router in one process over the `echo` engine, asked one request after the other: as it is, and with metrics
-that count nothing and a backend that is not timed. The two take turns, round by round; figures are medians over the rounds
-of the CPU microseconds of a request, client and all, since other work on the machine would drown them in seconds of the
-clock. Beside them, the counting alone, called as the door does, and one page of `/metrics`.
+that count nothing and a backend that is not timed; without likeness, in which both would drown. The two take turns, round
+by round; figures are medians over the rounds of the CPU microseconds of a request, client and all, since other work on the
+machine would drown them in seconds of the clock. Beside them, the counting alone, called as the door does, and one page of
+`/metrics`.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from unittest import mock
 
 import httpx
 
-from llumi.config import ServeConfig, StorageConfig
+from llumi.config import SafetyConfig, ServeConfig, StorageConfig
 from llumi.engine import Delta, Request
 from llumi.engine.echo import EchoEngine
 from llumi.prompts import Role
@@ -39,11 +40,7 @@ from llumi.serve.metrics import Metrics
 from llumi.serve.ring import KeyRing
 from llumi.storage import Storage
 
-BODY = {
-    "post": "The flat is so quiet in the evenings since the move to this town.",
-    "max_new_tokens": 16,
-    "seed": 1,
-}
+BODY = {"post": "The flat is so quiet in the evenings since the move here.", "max_new_tokens": 16, "seed": 1}
 MODELS: Mapping[Role, ServedModel] = {"gm": ServedModel("gm-dpo1", "0123456789ab"), "im": ServedModel("im-sft", "ba98")}
 COUNTED = 20_000
 PAGES = 50
@@ -98,7 +95,9 @@ def open_service(folder: Path, secret: str) -> router.Service:
     """A service over the echo engine, whose audit log is in `folder`."""
     ring = KeyRing(KeyStore(Storage.open(StorageConfig(uri=str(folder)))), [make_key("b", secret, ("gm", "im", "admin"), 0)])
     access = Access(ring, Limits(), AuditLog(folder / "audit"))
-    return router.Service(ServeConfig(), MODELS, {"gm": Here(), "im": Here()}, both_run, access, Standard.load())
+    return router.Service(
+        ServeConfig(), MODELS, {"gm": Here(), "im": Here()}, both_run, access, Standard.load(SafetyConfig(likeness=False))
+    )
 
 
 async def microseconds_a_request(client: httpx.AsyncClient, requests: int, stream: bool) -> float:

@@ -39,7 +39,9 @@ def _show_whole(plan: CapacityPlan) -> None:
 
 
 def _work(plan: CapacityPlan) -> Table:
-    table = _table("step", "of", hours=3)
+    table = Table("step", "of", box=None, padding=(0, 2, 0, 0))
+    for column in ("hours at least", "typically", "at most"):
+        table.add_column(column, justify="right")
     stages = ((plan.sft, "llumi train gm sft", "examples"), (plan.dpo, "llumi train gm dpo1", "pairs"))
     table.add_row("llumi pairs build", f"{short(plan.question.num_comments)} comments", *_three(plan.pairs.seconds * _SECOND))
     for stage, command, unit in stages:
@@ -106,13 +108,6 @@ def _figures() -> Table:
     table = Table("rests on", "", "unit", "which is", "by", box=None)
     for known in ALL:
         table.add_row(known.name, _span(known.value), known.unit, known.kind, escape(known.source))
-    return table
-
-
-def _table(*columns: str, hours: int) -> Table:
-    table = Table(*columns, box=None, padding=(0, 2, 0, 0))
-    for column in ("hours at least", "typically", "at most")[:hours]:
-        table.add_column(column, justify="right")
     return table
 
 

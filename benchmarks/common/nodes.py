@@ -20,7 +20,7 @@ import httpx
 from llumi.config import StorageConfig
 from llumi.environment import OUTBOUND_OFF
 
-from .hosts import Host, Network, network
+from .hosts import Host, network
 from .store import BUCKET, KEYS, ROOT_USER, gateway, make_bucket, wait_until_up
 
 ROOT = Path(__file__).parents[2]
@@ -94,7 +94,6 @@ class Nodes:
     """The hosts, and what is done to them."""
 
     folder: Path
-    network: Network
     head: Host
     workers: tuple[Host, Host]
     store: Host
@@ -215,9 +214,10 @@ def three_nodes(settings: str) -> Iterator[Nodes]:
                 subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", disk], check=True)
                 disks.append(disk)
                 made[name].mounts[disk] = folder / "ray"
-            nodes = Nodes(folder, hosts, made["head"], (made["one"], made["two"]), made["store"], made["laptop"])
+            nodes = Nodes(folder, made["head"], (made["one"], made["two"]), made["store"], made["laptop"])
             nodes.start_store()
             make_bucket(f"http://{nodes.store.address}:9000")
+            os.environ.update(KEYS)  # this process looks into the store as well
             where = f"  uri: {nodes.storage.uri}\n  endpoint_url: {nodes.storage.endpoint_url}\n"
             nodes.config_file.write_text(f"ray:\n  address: auto\nstorage:\n{where}{settings}")
             nodes.start_head()

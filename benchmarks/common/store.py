@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -46,25 +46,25 @@ def wait_until_up(url: str) -> None:
     raise TimeoutError(f"the store at {url} is not up after {UP_SECONDS} s")
 
 
-def make_bucket(url: str) -> None:
-    """Once the store is up; from then on this process and its children have its key."""
-    os.environ.update(KEYS)
+def make_bucket(url: str, bucket: str = BUCKET, keys: Mapping[str, str] = KEYS) -> None:
+    """Once the store is up."""
     operator = pafs.S3FileSystem(
-        access_key=KEYS["AWS_ACCESS_KEY_ID"], secret_key=KEYS["AWS_SECRET_ACCESS_KEY"], scheme="http",
+        access_key=keys["AWS_ACCESS_KEY_ID"], secret_key=keys["AWS_SECRET_ACCESS_KEY"], scheme="http",
         endpoint_override=url.removeprefix("http://"), allow_bucket_creation=True,
     )  # fmt: skip
-    operator.create_dir(BUCKET)
+    operator.create_dir(bucket)
 
 
 @contextlib.contextmanager
 def s3_store(folder: Path, port: int) -> Iterator[StorageConfig]:
-    """A store on loopback, until the block ends."""
+    """A store on loopback, until the block ends; from then on this process and its children have its key."""
     url = f"http://127.0.0.1:{port}"
     with (folder / "store.log").open("wb") as log:
         server = subprocess.Popen(gateway(folder, f"127.0.0.1:{port}"), env=os.environ | ROOT_USER, stdout=log, stderr=log)
     try:
         wait_until_up(url)
         make_bucket(url)
+        os.environ.update(KEYS)
         yield StorageConfig(uri=f"s3://{BUCKET}/main", endpoint_url=url)
     finally:
         server.terminate()

@@ -50,12 +50,7 @@ def plan_generation(question: Question) -> GenerationPlan | None:
     read_seconds = (DECODING.value * (hardware.gpu.memory_bandwidth * together)).under(weights + sequences * row * 0.75)
     flops = forward_flops(size, PROMPT_TOKENS + REPLY_TOKENS) * sequences * (1 + PROMPT_TOKENS / REPLY_TOKENS)
     product_seconds = (UTILISATION.value * (hardware.gpu.peak_flops * together)).under(flops)
-    step = Range(
-        max(read_seconds.low, product_seconds.low),
-        max(read_seconds.typical, product_seconds.typical),
-        max(read_seconds.high, product_seconds.high),
-    )
-    speed = step.under(engines * sequences)
+    speed = read_seconds.at_least(product_seconds).under(engines * sequences)
     return GenerationPlan(together, engines, sequences, speed, speed.under(question.num_replies * REPLY_TOKENS / _HOUR))
 
 

@@ -17,10 +17,11 @@ from llumi.capacity.figures import (
     Range,
 )
 from llumi.capacity.inputs import Question
+from llumi.config import PairsConfig
 from llumi.corpus.dump import CHUNK_BYTES
 
 BUCKET_BYTES = 96 * 2**20
-MIN_BUCKETS, MAX_BUCKETS = 16, 4096
+MAX_BUCKETS = 4096
 """As llumi/pairs/partition.py cuts a corpus, which needs Ray to be imported (a test holds these against it)."""
 
 MEASURED_CORES = 2
@@ -51,7 +52,7 @@ def plan_pairs(question: Question) -> PairsPlan:
     cores, millions = question.hardware.cores, 1e-6
     text_of_one = COMPRESSED.value.typical * PLAIN_PER_COMPRESSED.value.typical
     text = question.num_comments * text_of_one
-    buckets = min(max(MIN_BUCKETS, math.ceil(text / BUCKET_BYTES)), MAX_BUCKETS)
+    buckets = min(max(PairsConfig().num_buckets, math.ceil(text / BUCKET_BYTES)), MAX_BUCKETS)
     # Posts have an exchange of their own; they are few beside the comments.
     reads = max(1.0, text / CHUNK_BYTES) * buckets
     work = PAIRS_WORK.value * (question.wanted * millions) + PASSING_OVER.value * (

@@ -306,7 +306,7 @@ def _plain(source: _Source) -> Iterator[bytes]:
 def _filesystem(config: Config) -> tuple[pafs.FileSystem, str]:
     uri = config.corpus.uri
     if uri.startswith("s3://"):
-        return open_s3(config.storage.model_copy(update={"uri": uri})), uri.removeprefix("s3://").strip("/")
+        return open_s3(config.storage.model_copy(update={"uri": uri}), "corpus.uri"), uri.removeprefix("s3://").strip("/")
     return pafs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
 
 

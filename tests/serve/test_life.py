@@ -21,6 +21,7 @@ import pytest
 pytest.importorskip("ray")
 
 import ray
+from common import side_by_side
 
 from llumi.config import Config, load_config
 from llumi.errors import ConfigError, EngineError, ServeError
@@ -67,9 +68,9 @@ class Live:
     @contextlib.contextmanager
     def load(self, clients: int = CLIENTS, path: str = "/v1/draft") -> Iterator[list[httpx.Response]]:
         """Clients that ask again and again for as long as the block runs; their answers, each of which must have come."""
-        stopped, answers, failures = threading.Event(), list[httpx.Response](), list[Exception]()
+        answers, failures = list[httpx.Response](), list[Exception]()
 
-        def ask() -> None:
+        def ask(stopped: threading.Event) -> None:
             with self.client() as client:
                 while not stopped.is_set():
                     try:
@@ -77,15 +78,8 @@ class Live:
                     except httpx.HTTPError as error:
                         failures.append(error)
 
-        threads = [threading.Thread(target=ask) for _ in range(clients)]
-        for thread in threads:
-            thread.start()
-        try:
+        with side_by_side(clients, ask):
             yield answers
-        finally:
-            stopped.set()
-            for thread in threads:
-                thread.join()
         assert failures == []
 
 
