@@ -28,8 +28,9 @@ demo: install
 	$(BIN)/llumi demo
 
 # Two files at a time: much of a test is waiting for processes to start. In their order, so that the longest come early.
+# Hundreds of processes import the same modules, so these are compiled once, also where the environment says otherwise.
 test: install
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: install
 	$(BIN)/ruff check --no-cache .

@@ -105,11 +105,7 @@ WORKS = {
 
 def killed(nodes: Nodes) -> Row:
     """A worker node goes, and stays away until the job is done."""
-    nodes.workers[0].kill()
-    began = time.monotonic()
-    while nodes.workers[0].address in nodes.alive():
-        time.sleep(0.2)
-    return {"noticed_seconds": time.monotonic() - began}
+    return {"noticed_seconds": nodes.kill_worker(nodes.workers[0])}
 
 
 def store(nodes: Nodes) -> Row:
@@ -262,7 +258,7 @@ def two_users(nodes: Nodes) -> dict[str, Row]:
     stores = [
         Storage.open(nodes.storage.model_copy(update={"uri": f"s3://{BUCKET}/{user}"})) for user in ("alone", "first", "second")
     ]
-    artifacts = ("pairs/default", "models/gm-sft", "models/im-dpo1", "generations/gm-gm-dpo1")
+    artifacts = ("pairs/default", "models/gm-sft", "models/im-dpo1", "generations/gm-dpo1")
     expected = [contents(stores[0], artifact) for artifact in artifacts]
     equal = all(same(expected[at], contents(one, artifact)) for one in stores[1:] for at, artifact in enumerate(artifacts))
     times = [run.seconds for run in both]

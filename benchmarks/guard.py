@@ -1,18 +1,20 @@
 """What the guard finds, and what it costs.
 
-    python benchmarks/guard.py [--replies 200] [--no-model] [--json]
+    python benchmarks/guard.py [--replies 200] [--comments FILE] [--no-model] [--json]
 
-Found: the tiers of the labelled posts and the refused share of the worst and of gentle replies, with Wilson's 95 %
-intervals. `read` is what the rules were widened with and likeness fitted to; what is `held out` was used for neither. Cost:
-CPU milliseconds of a post's tier; and of a made-up reply for the guard with its threads and the rules for its post, whole and
-streamed by word, beside the same patterns in the loop that one would write by hand (each pattern over each sentence and each
-run of neighbours, without looking anything up first), and beside the embedded model writing a reply of 60 tokens. Medians of
-three rounds; the model writes once. Likeness remembers sentences, so each that it is given has a word of its own, which makes
-it a token or two longer.
+Found: the tiers of the labelled posts and the refused share of the worst and of gentle replies, with Wilson's 95 % intervals.
+`read` is what the rules were widened with and likeness fitted to; what is `held out` was used for neither. `left out`: what
+likeness alone finds of a text that it was fitted to, by what is fitted to all the others. `--comments` is a dump of comments
+(.zst); its texts, taken for safe, are judged, too. Cost: CPU milliseconds of a post's tier; and of a made-up reply for the
+guard with its threads and the rules for its post, whole and streamed by word, beside the same patterns in the loop that one
+would write by hand (each pattern over each sentence and each run of neighbours, without looking anything up first), and
+beside the embedded model writing a reply of 60 tokens. Medians of three rounds; the model writes once. Likeness remembers
+sentences, so each that it is given has a word of its own, which makes it a token or two longer.
 """
 
 import argparse
 import asyncio
+import io
 import json
 import random
 import statistics
@@ -23,7 +25,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import orjson
 import yaml
+import zstandard
 from common import never_read
 
 from llumi.config import ServeConfig, load_config
@@ -33,7 +37,7 @@ from llumi.evaluate.proportion import wilson
 from llumi.evaluate.ratings import Estimate
 from llumi.models import ensure_base, fetch_model
 from llumi.prompts import gm_prompt
-from llumi.safety.likeness import LabelledPosts, LabelledReplies
+from llumi.safety.likeness import LabelledPosts, LabelledReplies, Likeness
 from llumi.safety.sentences import Sentences
 from llumi.safety.sieve import Judge
 from llumi.safety.standard import Standard
@@ -123,6 +127,44 @@ def of_replies(standard: Standard, texts: Mapping[str, Any]) -> dict[str, str]:
         if good := texts.get("good"):
             figures[f"gentle replies refused{which}"] = share(sum(bool(judge.refusals(text)) for text in good), len(good))
     return figures
+
+
+def left_out() -> dict[str, str]:
+    """What likeness finds of each labelled text by all the others."""
+    figures = {}
+    posts, post_scores = Likeness.left_out(LabelledPosts.read())
+    reached = post_scores > Likeness.load(LabelledPosts).thresholds
+    imminent, at_risk, any_reached = posts[:, 0] > 0, posts[:, 1] > 0, reached.any(axis=1)
+    for name, found, among in (
+        ("imminent, found as imminent", reached[:, 0], imminent),
+        ("possible, found at risk", any_reached, at_risk & ~imminent),
+        ("false alarms", any_reached, ~at_risk),
+    ):
+        figures[f"left out: {name}"] = share(int(found[among].sum()), int(among.sum()))
+    replies, reply_scores = Likeness.left_out(LabelledReplies.read())
+    harmful, refused = replies[:, 0] > 0, (reply_scores > Likeness.load(LabelledReplies).thresholds)[:, 0]
+    for name, among in (("harmful sentences refused", harmful), ("kind sentences refused", ~harmful)):
+        figures[f"left out: {name}"] = share(int(refused[among].sum()), int(among.sum()))
+    return figures
+
+
+def of_comments(standard: Standard, file: Path) -> dict[str, str]:
+    """Of all comments of a dump, those that each judge refuses."""
+    with zstandard.open(file, "rb", dctx=zstandard.ZstdDecompressor(max_window_size=2**31)) as lines:
+        replies = [orjson.loads(line)["body"] for line in io.BufferedReader(lines)]
+    judge = standard.reply_likeness
+    assert judge is not None
+    alone = replace(standard, reply_likeness=None)
+    rules = [bool(alone.refusals(reply)) for reply in replies]
+    like = [judge.is_harmful(reply) for reply in replies]
+    sentences = [sentence for reply in replies for sentence in Sentences.of(reply).sentences]
+    either = sum(one or other for one, other in zip(rules, like, strict=True))
+    return {
+        "comments: sentences refused by likeness": share(sum(map(judge.is_harmful, sentences)), len(sentences)),
+        "comments refused by likeness": share(sum(like), len(replies)),
+        "comments refused by rules": share(sum(rules), len(replies)),
+        "comments refused by either": share(either, len(replies)),
+    }
 
 
 def every(kinds: Mapping[str, Iterable[T]]) -> list[T]:
@@ -222,12 +264,14 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--replies", type=int, default=200)
+    parser.add_argument("--comments", type=Path, metavar="FILE")
     parser.add_argument("--no-model", action="store_true", help="leave the model out")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     standard = Standard.load()
     times = cost(standard, arguments.replies) | ({} if arguments.no_model else writing())
-    figures = detection(standard) | {name: round(figure, 2) for name, figure in times.items()}
+    found = detection(standard) | left_out() | (of_comments(standard, arguments.comments) if arguments.comments else {})
+    figures = found | {name: round(figure, 2) for name, figure in times.items()}
     if arguments.json:
         print(json.dumps(figures))
         return

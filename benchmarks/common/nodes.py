@@ -125,6 +125,13 @@ class Nodes:
         self._ray_start(worker, f"--address={self.head.address}:6379")
         _eventually(lambda: worker.address in self.alive(), UP_SECONDS, worker.name)
 
+    def kill_worker(self, worker: Host) -> float:
+        """Power it off, and wait until the head has noticed: the seconds that it took."""
+        worker.kill()
+        began = time.monotonic()
+        _eventually(lambda: worker.address not in self.alive(), UP_SECONDS, f"the death of {worker.name}")
+        return time.monotonic() - began
+
     def fill_disk(self, worker: Host) -> None:
         """Until nothing more fits on it; `free_disk` ends it."""
         with (next(iter(worker.mounts)) / _FILLER).open("wb", buffering=0) as filler, suppress(OSError):
@@ -234,5 +241,5 @@ def _eventually(true: Callable[[], bool], seconds: float, what: str) -> None:
     end = time.monotonic() + seconds
     while not true():
         if time.monotonic() > end:
-            raise TimeoutError(f"{what} is not up after {seconds:g} s")
+            raise TimeoutError(f"{what} is not there after {seconds:g} s")
         time.sleep(0.2)

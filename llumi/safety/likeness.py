@@ -160,24 +160,19 @@ class Likeness:
     @classmethod
     def fit(cls, document: Labelled) -> Self:
         """About half a second of one core for each hundred texts, most of it for embeddings."""
-        kernel = document.kernel
-        texts, targets = document.labelled()
-        embeddings = _embedded(texts, kernel)
-        similar = _nearness(embeddings, embeddings, kernel)
-        rarity, grams = np.zeros(0, np.float32), np.zeros((len(texts), 0), np.float32)
-        if kernel.has_grams:
-            counts = _counted(texts)
-            rarity = np.log((1 + len(texts)) / (1 + (counts > 0).sum(0))).astype(np.float32) + 1
-            grams = _scaled(counts, rarity)
-            similar = grams @ grams.T + similar
-        inverse = np.linalg.inv(similar + kernel.ridge * np.eye(len(texts)))
+        rarity, grams, embeddings, targets, inverse = _regression(document)
         duals = inverse @ targets
-        left_out = targets - duals / np.diag(inverse)[:, None]
-        thresholds = [
-            np.quantile(left_out[targets[:, head] < 0, head], 1 - share) for head, share in enumerate(kernel.false_alarms)
-        ]
+        false_alarms = document.kernel.false_alarms
+        left_out = _left_out(targets, duals, inverse)
+        thresholds = [np.quantile(left_out[targets[:, head] < 0, head], 1 - share) for head, share in enumerate(false_alarms)]
         arrays = (rarity, grams.T @ duals, embeddings, duals, np.array(thresholds))
-        return cls(kernel, document.digest(), *(np.asarray(each, np.float32) for each in arrays))
+        return cls(document.kernel, document.digest(), *(np.asarray(each, np.float32) for each in arrays))
+
+    @staticmethod
+    def left_out(document: Labelled) -> tuple[Array, Array]:
+        """The targets of a document, and the scores of each text by what is fitted to all others, shapes (texts, heads)."""
+        *_, targets, inverse = _regression(document)
+        return targets, _left_out(targets, inverse @ targets, inverse)
 
     def save(self, path: Path) -> None:
         """Halves of the digits are enough."""
@@ -229,6 +224,26 @@ def _every(kinds: dict[str, tuple[Text, ...]]) -> list[Text]:
 
 def _targets(*heads: npt.NDArray[np.bool_]) -> Array:
     return np.stack([np.where(head, np.float32(1), np.float32(-1)) for head in heads], axis=1)
+
+
+def _regression(document: Labelled) -> tuple[Array, Array, Array, Array, Array]:
+    """Rarity and n-grams, embeddings, targets, and the inverse of the kernel's matrix with its ridge."""
+    kernel = document.kernel
+    texts, targets = document.labelled()
+    embeddings = _embedded(texts, kernel)
+    similar = _nearness(embeddings, embeddings, kernel)
+    rarity, grams = np.zeros(0, np.float32), np.zeros((len(texts), 0), np.float32)
+    if kernel.has_grams:
+        counts = _counted(texts)
+        rarity = np.log((1 + len(texts)) / (1 + (counts > 0).sum(0))).astype(np.float32) + 1
+        grams = _scaled(counts, rarity)
+        similar = grams @ grams.T + similar
+    return rarity, grams, embeddings, targets, np.linalg.inv(similar + kernel.ridge * np.eye(len(texts)))
+
+
+def _left_out(targets: Array, duals: Array, inverse: Array) -> Array:
+    """Each text's score by the others: its target, less its residual over one less its leverage (the same source, 7.10)."""
+    return np.asarray(targets - duals / np.diag(inverse)[:, None])
 
 
 def _embedded(texts: Sequence[str], kernel: Kernel) -> Array:

@@ -22,7 +22,9 @@ ray = pytest.importorskip("ray")
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-PATIENCE = Patience(answer_seconds=20, links_seconds=60)
+PATIENCE = Patience(answer_seconds=120, links_seconds=240)
+"""A guest is a new process, and one that looks into the store imports much: on a machine that does other work, too, that
+takes a while."""
 
 
 @contextmanager
@@ -62,7 +64,7 @@ def look_at(cluster: Any, s3_storage: StorageConfig, tmp_path: Path) -> None:
     config = load_config(None, [f"storage.uri={s3_storage.uri}", f"storage.endpoint_url={s3_storage.endpoint_url}"])
     checks = by_name(config)
     wrong = [check for check in checks.values() if not check.passed and check.name not in ("disk", "memory")]
-    assert not wrong
+    assert not wrong, wrong
     assert "from 2 node(s)" in checks["store"].detail
     (link,) = checks["all-reduce"].rows
     assert link["first"] != link["second"]
