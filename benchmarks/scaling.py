@@ -14,6 +14,7 @@ import argparse
 import multiprocessing
 import os
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -67,7 +68,9 @@ def measured(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, obje
                 for workers in args.workers:
                     for distance, storage in {"near": near, "far": far}.items():
                         config = config_of(storage, folder, workers)
-                        seconds.setdefault((work, distance, workers), []).append(run(work, config, workers))
+                        took = run(work, config, workers)
+                        print(f"{work}, {distance}, {workers}: {took:.1f} s", file=sys.stderr, flush=True)
+                        seconds.setdefault((work, distance, workers), []).append(took)
                         forget(Storage.open(near))
     medians = {key: statistics.median(values) for key, values in seconds.items()}
     rows: dict[str, dict[str, object]] = {}
