@@ -1,10 +1,10 @@
 """What `llumi plan` predicts, against this machine: pairs at two sizes, and training steps of two models.
 
     python benchmarks/plan.py [--millions 0.5 2] [--only pairs scratch train]
-    python benchmarks/plan.py --only scratch --store s3://bucket/bench --endpoint http://127.0.0.1:9000
 
 Pairs: seconds, memory and scratch of `llumi pairs build`, each over its prediction for as many cores as there are here.
-Scratch: what a piece of scratch costs to read, of which a build reads more than its corpus has lines once that is large.
+Scratch: what a piece of scratch costs to read, of which a build reads more than its corpus has lines once that is large; in a
+folder, in an S3 store on loopback, and in the same store behind a way of 20 ms in each direction.
 Training: a plan's hours are FLOPs over a share of what the hardware can do. That share is measured for two models of 12 and
 40 million parameters, against products of large matrices on the same cores; and so is the ratio of their times, which a plan
 takes to be that of their FLOPs. A GPU would be measured by `benchmarks/train.py --gpu`.
@@ -26,11 +26,13 @@ import psutil
 import pyarrow as pa
 import torch
 import train as train_benchmark
+from common import free_port
+from common.store import far_away, s3_store
 
 from llumi.capacity.figures import COMPRESSED, SCRATCH_PIECE, UTILISATION, Range
 from llumi.capacity.gpus import GPUS
 from llumi.capacity.inputs import Hardware, Question
-from llumi.capacity.pairs import plan_pairs
+from llumi.capacity.pairs import piece_seconds, plan_pairs
 from llumi.capacity.shapes import MODELS
 from llumi.config import RayConfig, StorageConfig, TrainConfig
 from llumi.pairs.scratch import Exchange
@@ -46,7 +48,8 @@ VOCABULARY = 2000
 LENGTH = 512
 WORKERS = 2
 LOCAL_READ_SECONDS = 2e-5
-NUM_FILES, NUM_BUCKETS, BUCKETS_READ, ROWS_OF_A_CHUNK = 100, 512, 8, 14_000
+FAR_MILLISECONDS = 20
+NUM_FILES, NUM_FAR_FILES, NUM_BUCKETS, BUCKETS_READ, ROWS_OF_A_CHUNK = 100, 48, 512, 8, 14_000
 
 
 def main() -> None:
@@ -54,8 +57,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--millions", type=float, nargs="+", default=[0.25, 1.0], help="Comments; 2 8 is the full measure.")
     parser.add_argument("--only", nargs="+", choices=["pairs", "scratch", "train"], default=["pairs", "scratch", "train"])
-    parser.add_argument("--store", help="Where scratch is measured; a temporary folder otherwise.")
-    parser.add_argument("--endpoint", help="Of an S3 store.")
     options = parser.parse_args()
     if "pairs" in options.only:
         with tempfile.TemporaryDirectory(prefix="llumi-bench-") as name:
@@ -63,7 +64,7 @@ def main() -> None:
                 measure_pairs(Path(name), round(millions * 1e6))
     if "scratch" in options.only:
         with tempfile.TemporaryDirectory(prefix="llumi-bench-") as name:
-            measure_scratch(StorageConfig(uri=options.store or name, endpoint_url=options.endpoint))
+            measure_distances(Path(name))
     if "train" in options.only:
         measure_training()
 
@@ -123,21 +124,35 @@ class Watched:
             self.scratch_bytes = max(self.scratch_bytes, sizes)
 
 
-def measure_scratch(config: StorageConfig) -> None:
+def measure_distances(folder: Path) -> None:
+    """Scratch in a folder, in a store that is near, and in one that is far."""
+    port = free_port()
+    measure_scratch(StorageConfig(uri=str(folder / "here")), NUM_FILES)
+    with s3_store(folder, port) as near, far_away(port, FAR_MILLISECONDS) as far_port:
+        measure_scratch(near, NUM_FILES)
+        far = near.model_copy(update={"endpoint_url": f"http://127.0.0.1:{far_port}"})
+        measure_scratch(far, NUM_FAR_FILES, 2 * FAR_MILLISECONDS / 1000)
+
+
+def measure_scratch(config: StorageConfig, num_files: int, answer_seconds: float = 0) -> None:
     """The second pass of a build in small: buckets that have a piece in each of many files."""
     storage, chance = Storage.open(config), np.random.default_rng(0)
     schema = pa.schema([("post_id", pa.uint64()), ("body", pa.large_string()), ("score", pa.int64())])
     exchange = Exchange(storage, "scratch/bench", NUM_BUCKETS, schema)
-    for number in range(NUM_FILES):
+    for number in range(num_files):
         ids = chance.integers(0, 2**60, ROWS_OF_A_CHUNK, dtype=np.uint64)
         rows = pl.DataFrame({"post_id": ids, "body": ["a gentle word or two"] * len(ids), "score": np.arange(len(ids))})
         exchange.add(exchange.write(f"{number:03}", rows, pl.Series(chance.integers(0, NUM_BUCKETS, len(ids)))))
     wall, cores = time.perf_counter(), time.process_time()
     for bucket in range(BUCKETS_READ):
         exchange.read(bucket)
-    pieces = BUCKETS_READ * NUM_FILES
-    print(f"reading {pieces} pieces of scratch at {config.uri}: {(time.perf_counter() - wall) / pieces * 1e3:.2f} ms each")
-    _row("core seconds, each", (time.process_time() - cores) / pieces, SCRATCH_PIECE.value)
+    pieces = BUCKETS_READ * num_files
+    each, core_each = ((now - then) / pieces for now, then in ((time.perf_counter(), wall), (time.process_time(), cores)))
+    print(f"reading {pieces} pieces of scratch at {config.uri}, an answer takes {answer_seconds * 1e3:.0f} ms")
+    if answer_seconds:  # this process is the way, too, so its core seconds say little
+        _row("seconds, each", each, piece_seconds(answer_seconds))
+    else:
+        _row("core seconds, each", core_each, SCRATCH_PIECE.value)
     delete_tree(storage.filesystem, storage.path("scratch/bench"))
 
 

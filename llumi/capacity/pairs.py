@@ -22,7 +22,10 @@ from llumi.corpus.dump import CHUNK_BYTES
 
 BUCKET_BYTES = 96 * 2**20
 MAX_BUCKETS = 4096
-"""As llumi/pairs/partition.py cuts a corpus, which needs Ray to be imported (a test holds these against it)."""
+READERS = 16
+"""As llumi/pairs/partition.py cuts a corpus and scratch.py reads it, which are not imported for it: a test holds these
+against them.
+"""
 
 MEASURED_CORES = 2
 
@@ -61,7 +64,7 @@ def plan_pairs(question: Question) -> PairsPlan:
     dumps, scratch = COMPRESSED.value * question.num_comments, SCRATCH.value * question.wanted
     work_seconds = _on_cores(work, cores)
     transfer_seconds = (dumps + scratch * 2) * (1 / question.hardware.store_bandwidth)
-    of_one_piece = SCRATCH_PIECE.value + SCRATCH_REQUESTS.value * question.hardware.store_read_seconds
+    of_one_piece = piece_seconds(question.hardware.store_read_seconds)
     scratch_read_seconds = of_one_piece * (reads / cores)
     return PairsPlan(
         seconds=PAIRS_START.value + work_seconds.at_least(transfer_seconds) + scratch_read_seconds,
@@ -75,6 +78,11 @@ def plan_pairs(question: Question) -> PairsPlan:
         work_seconds=work_seconds,
         transfer_seconds=transfer_seconds,
     )
+
+
+def piece_seconds(store_read_seconds: float) -> Range:
+    """One of the pieces that a task reads at once: its share of the wait, and the work of one core."""
+    return SCRATCH_PIECE.value + SCRATCH_REQUESTS.value * (store_read_seconds / READERS)
 
 
 def _on_cores(work: Range, cores: int) -> Range:
