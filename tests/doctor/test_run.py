@@ -34,7 +34,7 @@ def two_nodes() -> Iterator[Any]:
 
     from llumi.ray_session import ray_session
 
-    os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "RAY_AUTH_MODE": "disabled"}
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     node = {"num_cpus": 1, "object_store_memory": 100_000_000}
     cluster = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
     cluster.add_node(**node, node_name="second")
@@ -49,8 +49,12 @@ def by_name(config: Config, patience: Patience = PATIENCE) -> dict[str, Check]:
     return {check.name: check for check in diagnose(config, patience)}
 
 
-def test_two_nodes_that_are_fit_then_one_that_hangs_then_one_that_is_dead(s3_storage: StorageConfig, tmp_path: Path):
-    # In a process of its own: this one may be connected to the cluster that other tests share.
+def test_two_nodes_that_are_fit_then_one_that_hangs_then_one_that_is_dead(
+    s3_storage: StorageConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # In a process of its own: this one may be connected to the cluster that other tests share, which asks for a token and
+    # says so in the environment. Ray reads that when it is imported.
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as alone:
         alone.submit(fit_then_one_hangs_then_one_is_dead, s3_storage, tmp_path).result()
 
