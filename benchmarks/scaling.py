@@ -1,6 +1,6 @@
 """How pairs and bulk generation gain from more workers, and what a store that is far away costs them.
 
-    python benchmarks/scaling.py [--workers 1 2 4] [--posts 4000] [--prompts 48] [--repeats 3] [--json]
+    python benchmarks/scaling.py [--workers 1 2 4] [--posts 500] [--prompts 24] [--repeats 3] [--json]
 
 Each run is a cluster of its own in a new process that is pinned to as many cores as it has workers, as far as there are so
 many; Ray's start is not in its time. Pairs have one logical CPU more than workers, for the reader, which mostly waits.
@@ -86,7 +86,7 @@ def measured(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, obje
 
 def config_of(storage: StorageConfig, folder: Path, workers: int) -> Config:
     """As many actors as workers, and small batches."""
-    settings = [f"corpus.uri={folder / 'corpus'}", "pairs.num_buckets=16"]
+    settings = [f"corpus.uri={folder / 'corpus'}", "pairs.num_buckets=16", f"pairs.revisions.num_actors={workers}"]
     settings += [f"generate.num_actors={workers}", "generate.max_new_tokens=16", "generate.engine.max_batch_size=8"]
     return load_config(None, settings).model_copy(update={"storage": storage})
 
@@ -101,8 +101,8 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--posts", type=int, default=4000)
-    parser.add_argument("--prompts", type=int, default=48)
+    parser.add_argument("--posts", type=int, default=500)
+    parser.add_argument("--prompts", type=int, default=24)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()

@@ -13,7 +13,8 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -29,6 +30,7 @@ from llumi.config import StorageConfig
 from llumi.errors import ArtifactError, StoreError
 
 Given = TypeVar("Given")
+Item = TypeVar("Item")
 Kind = Literal["pairs", "references", "models", "generations", "evaluations"]
 MANIFEST = "manifest.json"
 COPY_CHUNK_BYTES = 8 * 2**20
@@ -37,6 +39,9 @@ ATTEMPTS = 4
 
 PATIENT_ATTEMPTS = 10
 """The same once it was reached: 50 to 110 s, longer than a restart of a store takes."""
+
+AT_ONCE = 16
+"""Files of many that a process asks the store for at one time: each is several answers, and waits for every one of them."""
 
 _PAUSE_SECONDS = 0.1
 _GAVE_UP = ("Failed to flush response stream", "NO_SUCH_UPLOAD")
@@ -235,7 +240,9 @@ class Storage:
         if not files:
             raise ArtifactError(f"{self.uri}/{reference}: holds no {folder}/")
         with store_errors(self.uri):
-            return pa.concat_tables([pq.read_table(self.path(reference, file), filesystem=self.filesystem) for file in files])
+            return pa.concat_tables(
+                at_once(lambda file: pq.read_table(self.path(reference, file), filesystem=self.filesystem), files)
+            )
 
     def fetch(self, reference: str, only: str = "") -> Path:
         """The artifact as a local folder: itself where storage is local, else a verified copy, made once per machine.
@@ -254,8 +261,7 @@ class Storage:
         # Several ranks of one machine may fetch at once: each copies into a folder of its own, the first rename wins.
         attempt = Path(tempfile.mkdtemp(prefix=f".{manifest.name}-", dir=target.parent))
         try:
-            for entry in manifest.files:
-                self._download(manifest, entry, attempt / entry.path)
+            at_once(lambda entry: self._download(manifest, entry, attempt / entry.path), manifest.files)
             with contextlib.suppress(OSError):
                 attempt.rename(target)
         finally:
@@ -306,13 +312,16 @@ class Draft:
         """Write one Parquet file."""
         return self.write(path, parquet(table))
 
-    def take(self, source: str, entry: FileEntry) -> None:
-        """Move a file that was written elsewhere in the store (`source`, below the root) to the place of `entry`."""
-        target = self.storage.path(self.reference, entry.path)
+    def take(self, folder: str, entries: Iterable[FileEntry]) -> None:
+        """Move files that were written elsewhere in the store (into `folder`, below the root) to the places of `entries`."""
         with store_errors(self.storage.uri):
-            if self.storage.is_local:
-                Path(target).parent.mkdir(parents=True, exist_ok=True)
-            self.storage.filesystem.move(self.storage.path(source), target)
+            at_once(partial(self._take, folder), entries)
+
+    def _take(self, folder: str, entry: FileEntry) -> None:
+        target = self.storage.path(self.reference, entry.path)
+        if self.storage.is_local:
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
+        self.storage.filesystem.move(self.storage.path(folder, entry.path), target)
 
     def upload(self, folder: Path) -> list[FileEntry]:
         """Copy every file below a local folder, hashing on the way."""
@@ -443,6 +452,12 @@ def retried(work: Callable[[], Given]) -> Given:
     return work()
 
 
+def at_once(work: Callable[[Item], Given], items: Iterable[Item]) -> list[Given]:
+    """What `work` gives for each item, in their order; `AT_ONCE` are under way together. Raises what one of them raises."""
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        return list(threads.map(work, items))
+
+
 def delete_file(filesystem: pafs.FileSystem, path: str) -> None:
     """Delete one file; a file that is not there is deleted already."""
     with contextlib.suppress(FileNotFoundError):
@@ -454,9 +469,8 @@ def delete_tree(filesystem: pafs.FileSystem, path: str) -> None:
     if isinstance(filesystem, pafs.LocalFileSystem):
         shutil.rmtree(path, ignore_errors=True)
         return
-    for info in filesystem.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True)):
-        if info.type == pafs.FileType.File:
-            delete_file(filesystem, info.path)
+    found = filesystem.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
+    at_once(partial(delete_file, filesystem), [info.path for info in found if info.type == pafs.FileType.File])
 
 
 def cache_folder() -> Path:

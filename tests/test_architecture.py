@@ -66,6 +66,7 @@ FLOORS = {
     "llumi.pairs.text": 2,
     "llumi.pairs.split": 2,
     "llumi.pairs.select": 2,
+    "llumi.pairs.passes": 2,
     "llumi.pairs.finish": 2,
     "llumi.pairs.near": 2,
     "llumi.pairs.im": 2,

@@ -22,8 +22,8 @@ from llumi.corpus.dump import CHUNK_BYTES
 
 BUCKET_BYTES = 96 * 2**20
 MAX_BUCKETS = 4096
-READERS = 16
-"""As llumi/pairs/partition.py cuts a corpus and scratch.py reads it, which are not imported for it: a test holds these
+AT_ONCE = 16
+"""As llumi/pairs/partition.py cuts a corpus and llumi/storage.py reads it, which are not imported for it: a test holds these
 against them.
 """
 
@@ -82,7 +82,7 @@ def plan_pairs(question: Question) -> PairsPlan:
 
 def piece_seconds(store_read_seconds: float) -> Range:
     """One of the pieces that a task reads at once: its share of the wait, and the work of one core."""
-    return SCRATCH_PIECE.value + SCRATCH_REQUESTS.value * (store_read_seconds / READERS)
+    return SCRATCH_PIECE.value + SCRATCH_REQUESTS.value * (store_read_seconds / AT_ONCE)
 
 
 def _on_cores(work: Range, cores: int) -> Range:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from llumi.errors import StoreError
 from llumi.records import GENERATION_SCHEMA
-from llumi.storage import Storage, delete_tree, parquet, store_errors
+from llumi.storage import Storage, at_once, delete_tree, parquet, store_errors
 
 KEEP_SECONDS = 10.0
 """At most so much of what was answered is lost with the process that gathers it."""
@@ -37,7 +37,7 @@ class Kept:
         with store_errors(self.storage.uri):
             selector = pafs.FileSelector(self.storage.path(self.folder), allow_not_found=True)
             files = sorted(info.path for info in self.storage.filesystem.get_file_info(selector) if info.extension == "parquet")
-            tables += [pq.read_table(file, filesystem=self.storage.filesystem) for file in files]
+            tables += at_once(lambda file: pq.read_table(file, filesystem=self.storage.filesystem), files)
         self._num_files, self._since = len(files), self.now()
         return pa.concat_tables(tables)
 

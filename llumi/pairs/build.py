@@ -9,15 +9,12 @@ Memory depends on the size of a chunk and of a bucket, not on that of the corpus
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
-import ray
 
 from llumi.config import Config
-from llumi.corpus.chunks import attempt, outcomes
 from llumi.corpus.dump import CHUNK_BYTES, open_corpus
 from llumi.corpus.exclude import read_exclusions
 from llumi.corpus.privacy import Pseudonymizer
@@ -27,7 +24,8 @@ from llumi.pairs.examples import EXAMPLES
 from llumi.pairs.finish import CountBins, Finish, Resolve, Survivors
 from llumi.pairs.im import build_im
 from llumi.pairs.leaks import LOSSES
-from llumi.pairs.partition import Partition, max_tasks, partition_corpus
+from llumi.pairs.partition import Partition, partition_corpus
+from llumi.pairs.passes import over_buckets
 from llumi.pairs.scratch import Exchange, scratch_folder
 from llumi.pairs.select import Histogram, Select, claims_exchange
 from llumi.pairs.text import TextRules
@@ -35,8 +33,6 @@ from llumi.pairs.totals import Totals
 from llumi.progress import Progress, silent
 from llumi.safety import Resources, SafetyRules
 from llumi.storage import Draft, FileEntry, Input, Manifest, Storage, digest, fingerprint
-
-Work = Callable[[int], dict[str, Any]]
 
 
 def build_pairs(config: Config, progress: Progress = silent, chunk_bytes: int = CHUNK_BYTES) -> Manifest:
@@ -71,8 +67,7 @@ def build_pairs(config: Config, progress: Progress = silent, chunk_bytes: int = 
         totals.check_finished()
         build_im(totals, survivors, tables, partition.num_buckets, progress)
         draft = storage.begin("pairs", config.pairs.name)
-        for file in totals.files:
-            draft.take(f"{tables}/{file.path}", file)
+        draft.take(tables, totals.files)
         return draft.publish(
             [*totals.files, *_empty_parts(draft, totals.num_rows)],
             fingerprint=pairs_fingerprint(config),
@@ -100,21 +95,6 @@ def pairs_fingerprint(config: Config) -> str:
     if config.safety.resources is not None:  # its numbers stay in the texts
         seen["resources"] = Resources.load(config.safety.resources).model_dump(mode="json")
     return fingerprint("pairs", seen, [Input("corpus", open_corpus(config).state)])
-
-
-def over_buckets(num_buckets: int, work: Work, what: str, progress: Progress) -> Iterator[dict[str, Any]]:
-    """What `work` gives for each bucket, in no set order."""
-
-    def on_one(batch: pa.Table) -> pa.Table:
-        (number,) = batch["bucket"].to_pylist()
-        return pa.table({"outcome": [attempt(lambda: work(number))]})
-
-    numbers = [{"bucket": number} for number in range(num_buckets)]
-    dataset = ray.data.from_items(numbers, override_num_blocks=len(numbers))
-    done = dataset.map_batches(on_one, batch_size=1, batch_format="pyarrow", num_cpus=1, concurrency=max_tasks())
-    for count, (_, result) in enumerate(outcomes(done), start=1):
-        progress(what, count, num_buckets)
-        yield result
 
 
 def _thresholds(partition: Partition, config: Config, early: list[str], progress: Progress) -> pl.DataFrame:

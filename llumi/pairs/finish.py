@@ -14,7 +14,7 @@ from llumi.pairs.leaks import losses, settle
 from llumi.pairs.length import balance, count_bins, length_figures
 from llumi.pairs.scratch import Exchange
 from llumi.pairs.select import read_frame, with_texts
-from llumi.storage import FileEntry, Storage, parquet
+from llumi.storage import FileEntry, Storage, at_once, parquet
 
 
 @dataclass(frozen=True)
@@ -107,20 +107,22 @@ class Finish:
         # The pairs of a post begin with its widest one.
         widest = pairs.unique("post_id", keep="first", maintain_order=True)
         tables |= {"drafts": held_out(widest.filter(split="train")), "held-out": held_out(widest.filter(split="test"))}
-        tables = {name: table for name, table in tables.items() if table.num_rows}
-        return {
-            "files": [asdict(self._write(f"{name}/part-{number:05}.parquet", table)) for name, table in tables.items()],
-            "num_rows": {name: table.num_rows for name, table in tables.items()},
+        return written(self.storage, self.folder, number, tables) | {
             "lost": _by_community(lost.join(texts.posts, on="post_id")),
             "lost_replies": Counter(lost_examples["reason"].to_list()),
             "lengths": length_figures(pairs),
             "splits": _splits(pairs, examples),
         }
 
-    def _write(self, path: str, table: pa.Table) -> FileEntry:
-        content = parquet(table)
-        self.storage.write(f"{self.folder}/{path}", content)
-        return FileEntry.of(path, content)
+
+def written(storage: Storage, folder: str, number: int, tables: Mapping[str, pa.Table]) -> dict[str, Any]:
+    """Write a part of each table that has rows, into `folder` of scratch: what `Totals.add_tables` takes in."""
+    contents = {f"{name}/part-{number:05}.parquet": parquet(table) for name, table in tables.items() if table.num_rows}
+    at_once(lambda path: storage.write(f"{folder}/{path}", contents[path]), contents)
+    return {
+        "files": [asdict(FileEntry.of(path, content)) for path, content in contents.items()],
+        "num_rows": {name: table.num_rows for name, table in tables.items() if table.num_rows},
+    }
 
 
 def _by_community(lost: pl.DataFrame) -> dict[str, dict[str, int]]:

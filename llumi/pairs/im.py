@@ -10,12 +10,12 @@ import pyarrow as pa
 import ray
 
 from llumi.config import RevisionConfig
-from llumi.pairs.finish import Survivors
+from llumi.pairs.finish import Survivors, written
 from llumi.pairs.near import similarities
+from llumi.pairs.passes import over_buckets
 from llumi.pairs.revise import im_dpo, im_sft, in_sample, within_window
 from llumi.pairs.totals import Totals
 from llumi.progress import Progress
-from llumi.storage import FileEntry, parquet
 
 NOT_SAMPLED = "not_sampled"
 
@@ -42,8 +42,8 @@ def build_im(totals: Totals, survivors: Survivors, folder: str, num_buckets: int
     dropped = Counter({NOT_SAMPLED: num_pairs - nearness.height})
     kept, outside = within_window(nearness, config)
     dropped += outside
-    for number in range(num_buckets):
-        _write_bucket(totals, survivors, folder, number, kept)
+    for result in over_buckets(num_buckets, _Write(survivors, folder, kept), "write revisions", progress):
+        totals.add_tables(result)
     totals.revisions = {"pairs": num_pairs, "kept": kept.height, "dropped": dict(dropped), "window": _window(config)}
 
 
@@ -63,19 +63,24 @@ class _Read:
         yield slim.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
-def _write_bucket(totals: Totals, survivors: Survivors, folder: str, number: int, nearness: pl.DataFrame) -> None:
-    pairs, _ = survivors.pairs(number)
-    pairs = pairs.join(nearness.rename({"pair_id": "example_id"}), on="example_id", how="inner", maintain_order="left")
-    near = survivors.texts(number).of(pairs)
-    for split in ("train", "test"):
-        rows = near.filter(split=split)
-        for name, table in ((f"im-sft/{split}", im_sft(rows)), (f"im-dpo/{split}", im_dpo(rows))):
-            if table.num_rows:
-                content = parquet(table)
-                path = f"{name}/part-{number:05}.parquet"
-                survivors.storage.write(f"{folder}/{path}", content)
-                totals.files.append(FileEntry.of(path, content))
-                totals.num_rows[name] += table.num_rows
+@dataclass(frozen=True)
+class _Write:
+    """IM's tables of one bucket, into `folder` of scratch; `nearness` is that of all pairs that are near."""
+
+    survivors: Survivors
+    folder: str
+    nearness: pl.DataFrame
+
+    def __call__(self, number: int) -> dict[str, Any]:
+        """The files and their rows."""
+        pairs, _ = self.survivors.pairs(number)
+        nearness = self.nearness.rename({"pair_id": "example_id"})
+        near = self.survivors.texts(number).of(pairs.join(nearness, on="example_id", how="inner", maintain_order="left"))
+        tables: dict[str, pa.Table] = {}
+        for split in ("train", "test"):
+            rows = near.filter(split=split)
+            tables |= {f"im-sft/{split}": im_sft(rows), f"im-dpo/{split}": im_dpo(rows)}
+        return written(self.survivors.storage, self.folder, number, tables)
 
 
 def _window(config: RevisionConfig) -> dict[str, Any]:

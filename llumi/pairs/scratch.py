@@ -6,7 +6,6 @@ its bucket with one ranged read per file.
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -14,10 +13,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from llumi.storage import Storage, delete_tree, retried, store_errors
-
-READERS = 16
-"""Pieces of a bucket that are asked for at once: each is several answers of the store, and waits for every one of them."""
+from llumi.storage import Storage, at_once, delete_tree, retried, store_errors
 
 
 @contextlib.contextmanager
@@ -62,9 +58,8 @@ class Exchange:
         """All rows of one bucket, or some of their columns only; in no set order."""
         names = list(columns or self.schema.names)
         options = pa.ipc.IpcReadOptions(included_fields=sorted(self.schema.get_field_index(name) for name in names))
-        with store_errors("scratch"), ThreadPoolExecutor(READERS) as readers:
-            pieces = readers.map(lambda path: retried(partial(self._batch, path, bucket, options)), self.paths)
-            batches = list(pieces)
+        with store_errors("scratch"):
+            batches = at_once(lambda path: retried(partial(self._batch, path, bucket, options)), self.paths)
         schema = pa.schema([field for field in self.schema if field.name in names])
         frame = pl.from_arrow(pa.Table.from_batches(batches, schema), rechunk=False)
         assert isinstance(frame, pl.DataFrame)  # noqa: S101  (of a table, always)

@@ -7,7 +7,6 @@ one that is whole, safe and near its draft becomes the chosen answer over the dr
 import re
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +28,7 @@ from llumi.pairs.split import with_ids
 from llumi.progress import Progress, silent
 from llumi.records import DPO_SCHEMA, SFT_SCHEMA, Split
 from llumi.safety import Resource, Resources, SafetyRules
-from llumi.storage import Draft, FileEntry, Manifest, Storage, fingerprint, parquet, store_errors
+from llumi.storage import Draft, FileEntry, Manifest, Storage, at_once, fingerprint, parquet, store_errors
 
 SPLITS: dict[str, Split] = {"drafts": "train", "held-out": "test"}
 """The split of a pair is the folder that its draft came from: a teacher moves no thread from one side to the other."""
@@ -37,7 +36,6 @@ SPLITS: dict[str, Split] = {"drafts": "train", "held-out": "test"}
 EXAMPLES = {
     f"{name}/{split}": schema for name, schema in (("im-sft", SFT_SCHEMA), ("im-dpo", DPO_SCHEMA)) for split in SPLITS.values()
 }
-COPIES_AT_ONCE = 16
 
 
 def taught_name(pairs: str) -> str:
@@ -60,8 +58,7 @@ def teach(config: Config, generations: str, progress: Progress = silent) -> Mani
             totals.add(outcome)
         totals.check(config)
         draft = storage.begin("pairs", taught_name(config.pairs.name))
-        for file in totals.files:
-            draft.take(f"{scratch}/{file.path}", file)
+        draft.take(scratch, totals.files)
         return draft.publish(
             [*totals.files, *_empty_parts(draft, totals.num_rows), *_copy_others(storage, parent, draft)],
             fingerprint=teach_fingerprint(config, storage, generations),
@@ -293,8 +290,8 @@ def _copy_others(storage: Storage, parent: Manifest, draft: Draft) -> list[FileE
             Path(target).parent.mkdir(parents=True, exist_ok=True)
         storage.filesystem.copy_file(storage.path(parent.reference, entry.path), target)
 
-    with store_errors(storage.uri), ThreadPoolExecutor(COPIES_AT_ONCE) as pool:
-        list(pool.map(copy, others))
+    with store_errors(storage.uri):
+        at_once(copy, others)
     return others
 
 

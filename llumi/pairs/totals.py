@@ -58,13 +58,17 @@ class Totals:
 
     def add_finished(self, result: dict[str, Any]) -> None:
         """Take in what `Finish` gave for one bucket."""
-        self.files.extend(FileEntry(**entry) for entry in result["files"])
-        self.num_rows.update(result["num_rows"])
+        self.add_tables(result)
         for community, lost in result["lost"].items():
             self.accounts[community].drop(lost)
         self.lost_replies.update(result["lost_replies"])
         self.lengths = add_figures(self.lengths, result["lengths"])
         self.splits.update(result["splits"])
+
+    def add_tables(self, result: dict[str, Any]) -> None:
+        """Take in the tables that were written of one bucket."""
+        self.files.extend(FileEntry(**entry) for entry in result["files"])
+        self.num_rows.update(result["num_rows"])
 
     @property
     def pairs(self) -> PairAccount:

@@ -8,7 +8,7 @@ import pytest
 from llumi.capacity import figures
 from llumi.capacity.gpus import GPUS
 from llumi.capacity.inputs import Hardware, Question
-from llumi.capacity.pairs import BUCKET_BYTES, MAX_BUCKETS, READERS, PairsPlan, plan_pairs
+from llumi.capacity.pairs import AT_ONCE, BUCKET_BYTES, MAX_BUCKETS, PairsPlan, plan_pairs
 from llumi.capacity.shapes import MODELS, Shape, size_of
 from llumi.config import TrainConfig
 from llumi.train.memory import estimate_memory
@@ -56,9 +56,10 @@ def test_memory_of_a_small_model_on_cpus(length: int, batch: int, zero_stage: in
 
 def test_buckets_are_cut_as_a_build_cuts_them():
     pytest.importorskip("ray")
-    from llumi.pairs import partition, scratch
+    from llumi import storage
+    from llumi.pairs import partition
 
-    assert (BUCKET_BYTES, MAX_BUCKETS, READERS) == (partition.BUCKET_BYTES, partition._MAX_BUCKETS, scratch.READERS)
+    assert (BUCKET_BYTES, MAX_BUCKETS, AT_ONCE) == (partition.BUCKET_BYTES, partition._MAX_BUCKETS, storage.AT_ONCE)
     assert partition._TEXT_PER_COMPRESSED_BYTE["zstd"] == figures.PLAIN_PER_COMPRESSED.value.typical
 
 
