@@ -37,7 +37,9 @@ from common.store import BUCKET
 from common.tiny import write_tiny_model
 from safetensors.numpy import load
 
+from llumi.config import load_config
 from llumi.corpus.sample import write_sample
+from llumi.models import ensure_base
 from llumi.serve.keys import KeyStore
 from llumi.storage import Storage, delete_tree
 
@@ -154,6 +156,7 @@ def disturbed(nodes: Nodes, name: str, faults: Sequence[str] = tuple(FAULTS)) ->
         seconds = time.monotonic() - began
         figures |= {"seconds": seconds, "longer_seconds": seconds - alone, "submissions": submissions}
         rows[f"{name}, {fault}"] = figures | {"same": same(expected, contents(storage, work.artifact))}
+        print(f"{name}, {fault}: {rows[f'{name}, {fault}']}", file=sys.stderr, flush=True)
         bring_back(nodes)
     return rows
 
@@ -332,6 +335,7 @@ def trial_cluster(num_posts: int = 200) -> Iterator[Nodes]:
         write_tiny_model(Path(base))
         with three_nodes(SETTINGS.replace("BASE", base)) as nodes:
             put_sample(nodes, num_posts)
+            ensure_base(load_config(nodes.config_file), Storage.open(nodes.storage))
             yield nodes
 
 

@@ -313,15 +313,20 @@ class Draft:
         return self.write(path, parquet(table))
 
     def take(self, folder: str, entries: Iterable[FileEntry]) -> None:
-        """Move files that were written elsewhere in the store (into `folder`, below the root) to the places of `entries`."""
+        """Put files that were written elsewhere in the store (into `folder`, below the root) to the places of `entries`.
+
+        They may stay in `folder`, too: S3 has no move, and its client deletes safely only one file after the other.
+        """
         with store_errors(self.storage.uri):
             at_once(partial(self._take, folder), entries)
 
     def _take(self, folder: str, entry: FileEntry) -> None:
-        target = self.storage.path(self.reference, entry.path)
+        source, target = self.storage.path(folder, entry.path), self.storage.path(self.reference, entry.path)
         if self.storage.is_local:
             Path(target).parent.mkdir(parents=True, exist_ok=True)
-        self.storage.filesystem.move(self.storage.path(folder, entry.path), target)
+            self.storage.filesystem.move(source, target)
+        else:
+            self.storage.filesystem.copy_file(source, target)
 
     def upload(self, folder: Path) -> list[FileEntry]:
         """Copy every file below a local folder, hashing on the way."""
@@ -465,12 +470,16 @@ def delete_file(filesystem: pafs.FileSystem, path: str) -> None:
 
 
 def delete_tree(filesystem: pafs.FileSystem, path: str) -> None:
-    """Delete a folder and all below it, key by key: MinIO refuses the batch deletion of newer S3 clients."""
+    """Delete a folder and all below it, key by key: MinIO refuses the batch deletion of newer S3 clients.
+
+    One after the other: the client makes sure that a folder outlasts its last file, which fails where that goes meanwhile.
+    """
     if isinstance(filesystem, pafs.LocalFileSystem):
         shutil.rmtree(path, ignore_errors=True)
         return
-    found = filesystem.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
-    at_once(partial(delete_file, filesystem), [info.path for info in found if info.type == pafs.FileType.File])
+    for info in filesystem.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True)):
+        if info.type == pafs.FileType.File:
+            delete_file(filesystem, info.path)
 
 
 def cache_folder() -> Path:
