@@ -88,7 +88,7 @@ def share(successes: int, n: int) -> str:
     """A share with its interval, in words."""
     found = wilson(successes, n, CONFIDENCE)
     assert isinstance(found, Estimate)
-    return f"{successes}/{n} = {100 * found.value:.0f} % ({100 * found.low:.0f} to {100 * found.high:.0f})"
+    return f"{successes}/{n} = {100 * found.value:.3g} % ({100 * found.low:.3g} to {100 * found.high:.3g})"
 
 
 def detection(standard: Standard) -> dict[str, str]:
@@ -154,8 +154,7 @@ def of_comments(standard: Standard, file: Path) -> dict[str, str]:
         replies = [orjson.loads(line)["body"] for line in io.BufferedReader(lines)]
     judge = standard.reply_likeness
     assert judge is not None
-    alone = replace(standard, reply_likeness=None)
-    rules = [bool(alone.refusals(reply)) for reply in replies]
+    rules = [bool(standard.rules.refusals(reply)) for reply in replies]
     like = [judge.is_harmful(reply) for reply in replies]
     sentences = [sentence for reply in replies for sentence in Sentences.of(reply).sentences]
     either = sum(one or other for one, other in zip(rules, like, strict=True))
