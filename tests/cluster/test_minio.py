@@ -83,7 +83,7 @@ def whole_life(storage: Storage) -> None:
         draft = storage.begin("models", "gm-sft")
         files = [draft.write("config.json", b"{}"), draft.pour(io.BytesIO(bytes(MULTIPART_BYTES)), "weights")]
         storage.write("scratch/part", b"moved")
-        draft.take("scratch/part", moved := FileEntry.of("part", b"moved"))
+        draft.take("scratch", [moved := FileEntry.of("part", b"moved")])
         draft.publish([*files, moved], fingerprint="f", config={}, inputs=[])
     manifest = storage.manifest("models/gm-sft")
     assert "gm-sft" in {known.name for known in storage.list("models")}
