@@ -107,7 +107,7 @@ class Finish:
         # The pairs of a post begin with its widest one.
         widest = pairs.unique("post_id", keep="first", maintain_order=True)
         tables |= {"drafts": held_out(widest.filter(split="train")), "held-out": held_out(widest.filter(split="test"))}
-        return written(self.storage, self.folder, number, tables) | {
+        return written(self.storage, self.folder, part(number), tables) | {
             "lost": _by_community(lost.join(texts.posts, on="post_id")),
             "lost_replies": Counter(lost_examples["reason"].to_list()),
             "lengths": length_figures(pairs),
@@ -115,9 +115,14 @@ class Finish:
         }
 
 
-def written(storage: Storage, folder: str, number: int, tables: Mapping[str, pa.Table]) -> dict[str, Any]:
-    """Write a part of each table that has rows, into `folder` of scratch: what `Totals.add_tables` takes in."""
-    contents = {f"{name}/part-{number:05}.parquet": parquet(table) for name, table in tables.items() if table.num_rows}
+def part(number: int) -> str:
+    """The file of one bucket in each table."""
+    return f"part-{number:05}.parquet"
+
+
+def written(storage: Storage, folder: str, file: str, tables: Mapping[str, pa.Table]) -> dict[str, Any]:
+    """Write each table that has rows to `<its name>/<file>` below `folder` of scratch: the entries, and how many rows each."""
+    contents = {f"{name}/{file}": parquet(table) for name, table in tables.items() if table.num_rows}
     at_once(lambda path: storage.write(f"{folder}/{path}", contents[path]), contents)
     return {
         "files": [asdict(FileEntry.of(path, content)) for path, content in contents.items()],

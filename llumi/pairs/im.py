@@ -10,7 +10,7 @@ import pyarrow as pa
 import ray
 
 from llumi.config import RevisionConfig
-from llumi.pairs.finish import Survivors, written
+from llumi.pairs.finish import Survivors, part, written
 from llumi.pairs.near import similarities
 from llumi.pairs.passes import over_buckets
 from llumi.pairs.revise import im_dpo, im_sft, in_sample, within_window
@@ -80,7 +80,7 @@ class _Write:
         for split in ("train", "test"):
             rows = near.filter(split=split)
             tables |= {f"im-sft/{split}": im_sft(rows), f"im-dpo/{split}": im_dpo(rows)}
-        return written(self.survivors.storage, self.folder, number, tables)
+        return written(self.survivors.storage, self.folder, part(number), tables)
 
 
 def _window(config: RevisionConfig) -> dict[str, Any]:

@@ -7,7 +7,7 @@ one that is whole, safe and near its draft becomes the chosen answer over the dr
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from llumi.config import Config, RevisionConfig, SafetyConfig
 from llumi.corpus.chunks import attempt, outcomes
 from llumi.embedding import Embedder
 from llumi.errors import ArtifactError, PairsError
+from llumi.pairs.finish import written
 from llumi.pairs.near import device, embedder_pool
 from llumi.pairs.revise import TOO_FAR, TOO_NEAR, im_dpo, im_sft, judge, window_side
 from llumi.pairs.scratch import scratch_folder
@@ -28,7 +29,7 @@ from llumi.pairs.split import with_ids
 from llumi.progress import Progress, silent
 from llumi.records import DPO_SCHEMA, SFT_SCHEMA, Split
 from llumi.safety import Resource, Resources, SafetyRules
-from llumi.storage import Draft, FileEntry, Manifest, Storage, at_once, fingerprint, parquet, store_errors
+from llumi.storage import Draft, FileEntry, Manifest, Storage, at_once, fingerprint, store_errors
 
 SPLITS: dict[str, Split] = {"drafts": "train", "held-out": "test"}
 """The split of a pair is the folder that its draft came from: a teacher moves no thread from one side to the other."""
@@ -207,9 +208,7 @@ class _Judge:
         kept = _as_pairs(pairs.filter(pl.col("reason").is_null()))
         folder, _, file = path.partition("/")
         tables = {f"{name}/{SPLITS[folder]}": build(kept) for name, build in (("im-sft", im_sft), ("im-dpo", im_dpo))}
-        return {
-            "files": [asdict(self._write(f"{name}/{file}", table)) for name, table in tables.items() if table.num_rows],
-            "num_rows": {name: table.num_rows for name, table in tables.items()},
+        return written(self._judging.storage, self._folder, file, tables) | {
             "drafts": drafts.height,
             "kept": kept.height,
             "dropped": Counter(reasons),
@@ -220,11 +219,6 @@ class _Judge:
             return pairs.with_columns(similarity=pl.lit(None, pl.Float64))
         nearness = self._embedder.similarities(pairs["draft"].to_list(), pairs["revision"].to_list())
         return pairs.with_columns(similarity=pl.Series(nearness).fill_nan(None))
-
-    def _write(self, path: str, table: pa.Table) -> FileEntry:
-        content = parquet(table)
-        self._judging.storage.write(f"{self._folder}/{path}", content)
-        return FileEntry.of(path, content)
 
 
 def resource_pattern(resource: Resource) -> str:
